@@ -1,0 +1,6 @@
+//! The waist of Sinew: the engine traits that every block is written against, each with its written
+//! specification, its in-memory reference and its conformance suite.
+
+#![warn(missing_docs)]
+
+pub mod kv;

@@ -1,1 +1,41 @@
-fn main() {}
+//! The project's own tasks, run as `cargo xtask …`. See `USAGE`.
+
+mod bench;
+mod check;
+mod ci;
+mod engines;
+mod run;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask check                 the rules of the house: who may depend on whom, error pages, links, file lengths
+cargo xtask ci                    everything CI runs after the tests: format, clippy, docs, check, licences, the demo
+cargo xtask engines list          what real software the benches and suites use, and what of it is installed
+cargo xtask engines install NAME… install it from the system's packages
+cargo xtask bench NAME [--quick] [--json FILE]
+                                  measure Sinew beside its peers (gateway, registration)
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match args.as_slice() {
+        ["check"] => check::all(),
+        ["ci"] => ci::run(),
+        ["engines", "list"] => engines::list(),
+        ["engines", "install", names @ ..] if !names.is_empty() => engines::install(names),
+        ["bench", name, options @ ..] => bench::run(name, options),
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

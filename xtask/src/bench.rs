@@ -1,0 +1,25 @@
+//! Benches beside peers. The measuring itself lives in the `sinew-bench` crate.
+
+use anyhow::Result;
+
+use crate::{
+    engines,
+    run::{root, step},
+};
+
+pub(crate) fn run(name: &str, options: &[&str]) -> Result<()> {
+    if name == "gateway" {
+        engines::install(engines::GATEWAY_PEERS)?;
+    }
+    step(
+        "cargo",
+        &["build", "--release", "-p", "sinew", "-p", "sinew-bench"],
+        &[],
+    )?;
+    let target = std::env::var("CARGO_TARGET_DIR")
+        .map_or_else(|_| root().join("target"), std::path::PathBuf::from);
+    let program = target.join("release/sinew-bench");
+    let mut args = vec![name];
+    args.extend(options);
+    step(&program.to_string_lossy(), &args, &[])
+}

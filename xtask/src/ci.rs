@@ -2,7 +2,10 @@
 
 use anyhow::Result;
 
-use crate::{check, run::step};
+use crate::{
+    check,
+    run::{installed, step},
+};
 
 pub(crate) fn run() -> Result<()> {
     step("cargo", &["fmt", "--all", "--check"], &[])?;
@@ -41,4 +44,28 @@ pub(crate) fn run() -> Result<()> {
     )?;
     println!("\nci: all green");
     Ok(())
+}
+
+/// Licences, bans and sources, by cargo-deny. Advisories need a database from the network, so they
+/// are left to a run of `cargo deny check advisories` where there is one.
+fn licences() -> Result<()> {
+    if !installed("cargo-deny") {
+        step(
+            "cargo",
+            &["install", "cargo-deny", "--locked", "--version", "0.20.2"],
+            &[],
+        )?;
+    }
+    step(
+        "cargo",
+        &[
+            "deny",
+            "--all-features",
+            "check",
+            "licenses",
+            "bans",
+            "sources",
+        ],
+        &[],
+    )
 }

@@ -1,1 +1,48 @@
-fn main() {}
+//! The command line of Sinew. Each subcommand is one file; this one only parses, runs and maps what
+//! went wrong to an exit code (see [`exit`]).
+
+mod client;
+mod commands;
+mod exit;
+mod logging;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A microservice platform in one binary: gateway, registry and the services around them.
+#[derive(Parser)]
+#[command(
+    name = "sinew",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+// Each command builds the runtime it needs, so that a small command stays a small process.
+#[derive(Subcommand)]
+enum Command {
+    /// Run a node: gateway, registry and control API.
+    Serve(commands::serve::Args),
+    /// List the registered services and their instances.
+    Services(commands::services::Args),
+    /// List the gateway's routes in the order they are tried.
+    Routes(commands::routes::Args),
+    /// Show how the node is doing.
+    Status(commands::status::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Serve(args) => commands::serve::run(args),
+        Command::Services(args) => commands::services::run(&args),
+        Command::Routes(args) => commands::routes::run(&args),
+        Command::Status(args) => commands::status::run(&args),
+    };
+    outcome.unwrap_or_else(|error| exit::report(&error))
+}

@@ -1,0 +1,134 @@
+//! A small HTTP client for the control API of a running node: one request, one connection.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{Request, Uri, body::Bytes, header};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use sinew_core::{Error, Kind, Problem};
+use sinew_node::Endpoints;
+use tokio::net::TcpStream;
+
+/// How long the node may take to answer; it answers such questions from memory.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// No listing is longer than this.
+const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
+
+/// Which node to talk to.
+#[derive(clap::Args)]
+pub(crate) struct Target {
+    /// The node's control API, such as http://127.0.0.1:7070 [default: found in the data folder]
+    #[arg(long, env = "SINEW_URL", value_name = "URL")]
+    url: Option<String>,
+    /// A file with the token to use [default: $SINEW_TOKEN, then admin-token in the data folder]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The data folder of the node
+    #[arg(
+        long,
+        env = "SINEW_NODE_DATA",
+        value_name = "DIR",
+        default_value = "./data"
+    )]
+    data: PathBuf,
+}
+
+impl Target {
+    /// Asks the node for `path` and reads the answer.
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let url = match &self.url {
+            Some(url) => url.clone(),
+            None => Endpoints::read(&self.data)?.control,
+        };
+        let token = self.token()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            tokio::time::timeout(TIMEOUT, get(&url, path, &token))
+                .await
+                .map_err(|_| unreachable(&url, "it did not answer in time"))?
+        })
+    }
+
+    fn token(&self) -> Result<String> {
+        if self.token_file.is_none()
+            && let Ok(token) = std::env::var("SINEW_TOKEN")
+        {
+            return Ok(token);
+        }
+        let path = self
+            .token_file
+            .clone()
+            .unwrap_or_else(|| self.data.join("admin-token"));
+        let token = std::fs::read_to_string(&path).with_context(|| {
+            format!(
+                "cannot read the token file {}; name it with --token-file, or set SINEW_TOKEN",
+                path.display()
+            )
+        })?;
+        Ok(token.trim().to_owned())
+    }
+}
+
+async fn get<T: DeserializeOwned>(url: &str, path: &str, token: &str) -> Result<T> {
+    let base: Uri = url.parse().map_err(|_| bad_url(url))?;
+    if base.scheme_str() != Some("http") {
+        return Err(bad_url(url).into());
+    }
+    let authority = base.authority().ok_or_else(|| bad_url(url))?;
+    let port = authority.port_u16().unwrap_or(80);
+    let host = authority
+        .host()
+        .trim_start_matches('[')
+        .trim_end_matches(']');
+    let stream = TcpStream::connect((host, port))
+        .await
+        .map_err(|error| unreachable(url, error))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| unreachable(url, error))?;
+    tokio::spawn(connection);
+    let request = Request::get(path)
+        .header(header::HOST, authority.as_str())
+        .header(header::AUTHORIZATION, format!("Bearer {token}"))
+        .header(header::ACCEPT, "application/json")
+        .body(Empty::<Bytes>::new())
+        .context("the token holds characters that cannot be sent")?;
+    let response = sender
+        .send_request(request)
+        .await
+        .map_err(|error| unreachable(url, error))?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), LONGEST_ANSWER)
+        .collect()
+        .await
+        .map_err(|error| anyhow::anyhow!("the answer of {url} broke off: {error}"))?
+        .to_bytes();
+    if status.is_success() {
+        return serde_json::from_slice(&body)
+            .with_context(|| format!("{url}{path} did not answer as a Sinew node does"));
+    }
+    match serde_json::from_slice::<Problem>(&body) {
+        Ok(problem) => Err(Error::from(problem).into()),
+        Err(_) => anyhow::bail!("{url}{path} answered {status}"),
+    }
+}
+
+fn unreachable(url: &str, why: impl std::fmt::Display) -> Error {
+    Error::new(
+        Kind::Unavailable,
+        "node.unreachable",
+        format!("no node answers at {url}: {why}; is `sinew serve` running there?"),
+    )
+}
+
+fn bad_url(url: &str) -> Error {
+    Error::new(
+        Kind::InvalidArgument,
+        "config.url",
+        format!("{url:?} is not the URL of a control API; it looks like http://127.0.0.1:7070"),
+    )
+}

@@ -1,6 +1,7 @@
 //! `Kv`: a transactional, ordered key-value store with revisions, leases and watches.
 //!
-//! The text of this module is the contract; [`suite`] quotes it and runs against every engine.
+//! The text of this module is the contract; the conformance suite (module `suite`, behind the cargo
+//! feature of that name) quotes it and runs against every engine.
 //!
 //! # Revisions
 //! A *revision* is one strictly growing `u64` per store. Every transaction that writes takes exactly
@@ -32,8 +33,9 @@
 //! list's revision. A watcher that is too slow for its bounded queue ends with the same error rather
 //! than growing the memory; a watcher never slows a writer.
 
+mod forward;
+mod limits;
 mod memory;
-pub mod suite;
 mod transact;
 
 use std::{ops::Bound, time::Duration};
@@ -42,6 +44,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sinew_core::{Error, Kind, Result};
 
+pub use limits::Limits;
 pub use memory::MemoryKv;
 pub use transact::{Transaction, transact};
 
@@ -79,7 +82,10 @@ pub struct Span {
 impl Span {
     /// Every key.
     pub fn all() -> Self {
-        Self { start: Key::new(), end: None }
+        Self {
+            start: Key::new(),
+            end: None,
+        }
     }
 
     /// Just `key`.
@@ -87,7 +93,10 @@ impl Span {
         let start = key.into();
         let mut end = start.to_vec();
         end.push(0);
-        Self { start, end: Some(end.into()) }
+        Self {
+            start,
+            end: Some(end.into()),
+        }
     }
 
     /// The keys that begin with `prefix`.
@@ -98,7 +107,10 @@ impl Span {
         while let Some(last) = end.pop() {
             if last < 0xff {
                 end.push(last + 1);
-                return Self { start, end: Some(end.into()) };
+                return Self {
+                    start,
+                    end: Some(end.into()),
+                };
             }
         }
         Self { start, end: None }
@@ -106,7 +118,10 @@ impl Span {
 
     /// The keys from `start` up to, but without, `end`.
     pub fn between(start: impl Into<Key>, end: impl Into<Key>) -> Self {
-        Self { start: start.into(), end: Some(end.into()) }
+        Self {
+            start: start.into(),
+            end: Some(end.into()),
+        }
     }
 
     /// Whether `key` belongs.
@@ -121,7 +136,10 @@ impl Span {
 
     /// As bounds for ordered maps.
     pub fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
-        let end = self.end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
+        let end = self
+            .end
+            .as_ref()
+            .map_or(Bound::Unbounded, |end| Bound::Excluded(&end[..]));
         (Bound::Included(&self.start[..]), end)
     }
 }
@@ -147,7 +165,8 @@ pub enum Condition {
     /// The key exists.
     Present(Key),
     /// No key of the span was written or deleted after this revision.
-    /// `kv.compacted` (OutOfRange) when the revision is older than the kept history.
+    /// `kv.compacted` (OutOfRange) when the revision is older than the kept history,
+    /// `kv.revision_unknown` (OutOfRange) when it does not exist yet.
     Unchanged(Span, Revision),
 }
 
@@ -218,29 +237,26 @@ pub struct Batch {
     pub events: Vec<Event>,
 }
 
-/// What bounds an engine.
+/// How much history an engine keeps for watches, snapshots and [`Condition::Unchanged`]. The oldest
+/// commits go first when either bound is passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// The longest key, bytes.
-    pub key_bytes: usize,
-    /// The longest value, bytes.
-    pub value_bytes: usize,
-    /// Conditions plus writes of one transaction.
-    pub transaction_operations: usize,
-    /// Entries in one page of a range.
-    pub page_entries: usize,
-    /// The shortest lease.
-    pub lease_minimum: Duration,
+pub struct Retention {
+    /// Commits kept.
+    pub commits: usize,
+    /// Bytes kept: keys and values of the changes, before and after.
+    pub bytes: usize,
 }
 
-/// What an engine can do; it selects the cases of the [`suite`] and is shown in the documentation.
+/// What an engine can do; it selects the cases of the conformance suite and is shown in the
+/// documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capability {
     /// The engine's name.
     pub engine: &'static str,
     /// Whether data outlives the process.
     pub durable: bool,
-    /// Whether range reads can be asked for at an older revision while it is in the history.
+    /// Whether range reads can be asked for at an older revision while it is in the history. An
+    /// engine that cannot answers `kv.compacted` for every revision but the newest.
     pub historical_reads: bool,
     /// Its limits.
     pub limits: Limits,
@@ -266,11 +282,14 @@ pub trait Kv: Send + Sync + 'static {
     async fn get(&self, key: &[u8]) -> Result<Option<Entry>>;
 
     /// A page of at most `limit` entries (capped by [`Limits::page_entries`], at least 1) of the span.
+    /// It may hold fewer than `limit` although there is more: only [`Page::next`] tells.
     /// `at` names the snapshot to read; `None` means the newest. `kv.compacted` (OutOfRange) when that
     /// snapshot is gone, `kv.revision_unknown` (OutOfRange) when it does not exist yet.
     async fn range(&self, span: Span, limit: usize, at: Option<Revision>) -> Result<Page>;
 
     /// Writes all of `writes` if all of `conditions` hold, or nothing. See the module's text.
+    /// Conditions are checked in order and the first that does not hold decides; leases are looked
+    /// at after them.
     /// InvalidArgument `kv.transaction_invalid` when a limit is passed, a key is empty or written twice.
     async fn commit(&self, conditions: Vec<Condition>, writes: Vec<Write>) -> Result<Outcome>;
 
@@ -289,8 +308,9 @@ pub trait Kv: Send + Sync + 'static {
     /// Ends a lease and deletes its keys in one commit. `kv.lease_unknown` (NotFound) as above.
     async fn revoke(&self, lease: LeaseId) -> Result<()>;
 
-    /// Forgets history at and before `revision`: watches and snapshots from before it are gone.
-    /// Current entries stay.
+    /// Forgets the history up to `revision`: what asks for a revision before it gets `kv.compacted`,
+    /// while the snapshot at `revision` itself, and watches after it, remain. Current entries stay.
+    /// What is forgotten already changes nothing; `kv.revision_unknown` when it does not exist yet.
     async fn compact(&self, revision: Revision) -> Result<()>;
 }
 

@@ -1,1 +1,5 @@
-//! Under construction.
+//! The engines that are in the box: durable on one machine, with nothing to install.
+
+#![warn(missing_docs)]
+
+pub mod storage;

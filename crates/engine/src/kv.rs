@@ -36,6 +36,8 @@
 mod forward;
 mod limits;
 mod memory;
+#[cfg(feature = "suite")]
+pub mod suite;
 mod transact;
 
 use std::{ops::Bound, time::Duration};

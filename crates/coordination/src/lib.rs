@@ -1,1 +1,4 @@
-//! Under construction.
+//! The lowest blocks, which the others may use: what nodes and services need to find one another
+//! and to act as one.
+
+pub mod registry;

@@ -1,0 +1,133 @@
+//! Keeps the snapshot at the store's newest state: lists once, then follows the watch.
+
+use std::{sync::Arc, time::Duration};
+
+use sinew_core::{Backoff, Error, Kind, Result};
+use sinew_engine::kv::{Batch, Event, Revision};
+
+use super::{
+    Instance, keys,
+    machine::{Change, Input},
+    model,
+    service::Inner,
+};
+
+/// Lists everything and shows it. Answers the revision to watch from.
+pub(super) async fn list(inner: &Inner) -> Result<Revision> {
+    let mut span = keys::all();
+    let mut oldest = None;
+    let mut instances: Vec<Instance> = Vec::new();
+    loop {
+        // Each page is the newest: an older revision may be compacted away at any time, and what the
+        // pages disagree about is repaired by watching from the oldest of them.
+        let page = inner
+            .within("list", inner.kv.range(span.clone(), usize::MAX, None))
+            .await?;
+        let from = *oldest.get_or_insert(page.revision);
+        instances.extend(page.entries.into_iter().filter_map(|entry| {
+            let name = keys::parse(&entry.key);
+            let instance =
+                name.and_then(|n| model::decode(n, &entry.value, entry.revision, entry.lease));
+            if instance.is_none() {
+                skipped(&entry.key);
+            }
+            instance
+        }));
+        match page.next {
+            Some(next) => span.start = next,
+            None => {
+                inner.observe(Input::Listed {
+                    revision: from,
+                    instances,
+                });
+                return Ok(from);
+            }
+        }
+    }
+}
+
+/// Follows the store from `from` on, for ever. While the store cannot be reached readers keep what
+/// they have.
+pub(super) async fn follow(inner: Arc<Inner>, mut from: Revision) {
+    let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
+    loop {
+        let error = watch(&inner, &mut from, &mut backoff).await;
+        if error.kind() == Kind::OutOfRange {
+            tracing::info!(
+                error = error.detail(),
+                "the registry's watch is too far behind; listing anew"
+            );
+        } else {
+            tracing::warn!(
+                error = error.detail(),
+                "the registry's watch broke; trying again"
+            );
+            inner.clock.sleep(backoff.next_delay()).await;
+            continue;
+        }
+        inner
+            .counters
+            .relists
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        from = loop {
+            match list(&inner).await {
+                Ok(revision) => break revision,
+                Err(error) => {
+                    tracing::warn!(error = error.detail(), "the registry cannot be listed");
+                    inner.clock.sleep(backoff.next_delay()).await;
+                }
+            }
+        };
+    }
+}
+
+async fn watch(inner: &Inner, from: &mut Revision, backoff: &mut Backoff) -> Error {
+    let watch = inner
+        .within("watch", inner.kv.watch(keys::all(), *from))
+        .await;
+    let mut watch = match watch {
+        Ok(watch) => watch,
+        Err(error) => return error,
+    };
+    loop {
+        match watch.next().await {
+            Ok(batch) => {
+                *from = batch.revision;
+                backoff.reset();
+                inner.observe(observed(batch));
+            }
+            Err(error) => return error,
+        }
+    }
+}
+
+fn observed(batch: Batch) -> Input {
+    let changes = batch.events.into_iter().filter_map(|event| {
+        let Some((service, id)) = keys::parse(event.key()) else {
+            skipped(event.key());
+            return None;
+        };
+        Some(match event {
+            Event::Delete(_) => Change::Gone(service, id),
+            Event::Put(entry) => {
+                let name = (service.clone(), id.clone());
+                match model::decode(name, &entry.value, entry.revision, entry.lease) {
+                    Some(instance) => Change::Put(instance),
+                    None => {
+                        skipped(&entry.key);
+                        // What it was before it became unreadable is no longer true.
+                        Change::Gone(service, id)
+                    }
+                }
+            }
+        })
+    });
+    Input::Observed {
+        revision: batch.revision,
+        changes: changes.collect(),
+    }
+}
+
+fn skipped(key: &[u8]) {
+    tracing::warn!(key = %key.escape_ascii(), "an entry of the registry cannot be read; skipped");
+}

@@ -1,0 +1,389 @@
+//! The shell around the machine: performs its effects on the store, and hands its lists out.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use sinew_core::{Clock, InstanceId, Name, Result};
+use sinew_engine::kv::{Condition, Kv, LeaseId, Outcome, Revision, Write};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    Config, Instance, Listing, Registered, Registration, Service, Stats, Status, Watcher, error,
+    follow, keys,
+    machine::{Effect, Input, State, step},
+    model,
+    spares::Spares,
+};
+
+/// How often a write is decided anew because somebody else changed the instance in between.
+const ATTEMPTS: usize = 5;
+const LEASE_UNKNOWN: &str = "kv.lease_unknown";
+
+/// The registry of one node. Cheap to clone; it stops when the last clone is dropped.
+#[derive(Clone)]
+pub struct Registry(Arc<Handle>);
+
+struct Handle {
+    inner: Arc<Inner>,
+    _tasks: [AbortOnDropHandle<()>; 2],
+}
+
+pub(super) struct Inner {
+    pub(super) kv: Arc<dyn Kv>,
+    pub(super) clock: Clock,
+    pub(super) counters: Counters,
+    config: Config,
+    shared: Mutex<Shared>,
+    /// The revision that readers see; sent after its lists are.
+    applied: watch::Sender<Revision>,
+    spares: Spares,
+}
+
+#[derive(Default)]
+pub(super) struct Counters {
+    registrations: AtomicU64,
+    heartbeats: AtomicU64,
+    pub(super) relists: AtomicU64,
+}
+
+// One lock, so that lists are published in the order in which they were made.
+#[derive(Default)]
+struct Shared {
+    state: State,
+    channels: HashMap<Name, watch::Sender<Arc<Service>>>,
+    /// When so many channels exist, those without receivers are dropped.
+    prune_at: usize,
+}
+
+impl Registry {
+    /// Reads what is registered and begins to follow the store. Must be called within a tokio
+    /// runtime, which then runs its two tasks.
+    pub async fn start(kv: Arc<dyn Kv>, clock: Clock, config: Config) -> Result<Self> {
+        let inner = Arc::new(Inner {
+            kv,
+            clock,
+            counters: Counters::default(),
+            shared: Mutex::default(),
+            applied: watch::Sender::new(0),
+            spares: Spares::new(config.default_ttl, config.spare_leases),
+            config,
+        });
+        let from = follow::list(&inner).await?;
+        let follower = tokio::spawn(follow::follow(inner.clone(), from));
+        let keeper = tokio::spawn({
+            let inner = inner.clone();
+            async move { inner.spares.keep(&inner.kv, &inner.clock).await }
+        });
+        let tasks = [follower, keeper].map(AbortOnDropHandle::new);
+        Ok(Self(Arc::new(Handle {
+            inner,
+            _tasks: tasks,
+        })))
+    }
+
+    /// Registers an instance, or replaces what it said before, and gives it its full TTL.
+    /// On return this node's readers see it.
+    ///
+    /// InvalidArgument `registry.address_invalid`, `registry.ttl_invalid`, `registry.metadata_invalid`;
+    /// ResourceExhausted `registry.service_full`, `registry.full`; `registry.timeout`; the store's.
+    pub async fn register(&self, registration: Registration) -> Result<Registered> {
+        let inner = &self.0.inner;
+        inner.counters.registrations.fetch_add(1, Relaxed);
+        let mut effects = inner.step(Input::Register(registration))?;
+        let Some(Effect::Store {
+            mut instance,
+            created,
+            ..
+        }) = effects.pop()
+        else {
+            unreachable!("a registration is a store or an error")
+        };
+        let revision = match inner.store_alive(&mut instance).await {
+            // The lease ended just now: as good as a new instance.
+            Err(error) if error.code() == LEASE_UNKNOWN => {
+                instance.lease = Some(inner.grant(instance.ttl).await?);
+                inner.store_alive(&mut instance).await?
+            }
+            other => other?,
+        };
+        instance.revision = revision;
+        inner.visible(revision).await;
+        Ok(Registered {
+            instance: Arc::new(instance),
+            created,
+        })
+    }
+
+    /// Gives the instance its full TTL again and answers it. Writes nothing durable.
+    ///
+    /// NotFound `registry.instance_unknown`: register again.
+    pub async fn heartbeat(&self, service: &Name, id: &InstanceId) -> Result<Duration> {
+        let inner = &self.0.inner;
+        inner.counters.heartbeats.fetch_add(1, Relaxed);
+        for _ in 0..2 {
+            match inner.keep_alive(service, id).await {
+                // It may have been registered, or given another lease, through another node.
+                Err(e) if e.code() == LEASE_UNKNOWN || e.code() == "registry.instance_unknown" => {
+                    if !inner.catch_up(service, id).await? {
+                        break;
+                    }
+                }
+                other => return other,
+            }
+        }
+        Err(error::instance_unknown(service, id))
+    }
+
+    /// Sets whether the instance takes requests. On return this node's readers see it.
+    ///
+    /// NotFound `registry.instance_unknown`; Aborted `registry.contended`.
+    pub async fn set_status(
+        &self,
+        service: &Name,
+        id: &InstanceId,
+        status: Status,
+    ) -> Result<Arc<Instance>> {
+        let inner = &self.0.inner;
+        for _ in 0..ATTEMPTS {
+            let input = Input::SetStatus(service.clone(), id.clone(), status);
+            match inner.step(input).map(|mut effects| effects.pop()) {
+                Ok(Some(Effect::Store {
+                    mut instance,
+                    expected,
+                    ..
+                })) => {
+                    let key = keys::instance(service, id);
+                    let conditions = expected
+                        .map(|at| Condition::KeyAt(key, at))
+                        .into_iter()
+                        .collect();
+                    match inner.store(&instance, conditions).await {
+                        Ok(Outcome::Committed(revision)) => {
+                            instance.revision = revision;
+                            inner.visible(revision).await;
+                            return Ok(Arc::new(instance));
+                        }
+                        Ok(Outcome::Conflict(_)) => {}
+                        Err(error) if error.code() == LEASE_UNKNOWN => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok(Some(Effect::Nothing(instance))) => return Ok(instance),
+                Ok(_) => unreachable!("a status is stored, or is as asked"),
+                Err(_) => {}
+            }
+            if !inner.catch_up(service, id).await? {
+                return Err(error::instance_unknown(service, id));
+            }
+        }
+        Err(error::contended(service, id))
+    }
+
+    /// Takes the instance out. On return this node's readers no longer see it. Answers whether it
+    /// was there.
+    pub async fn deregister(&self, service: &Name, id: &InstanceId) -> Result<bool> {
+        let inner = &self.0.inner;
+        inner.step(Input::Deregister(service.clone(), id.clone()))?;
+        let key = keys::instance(service, id);
+        // The lease is left behind without keys and ends by itself. The condition makes an unknown
+        // instance a conflict; without it there would be a revision that the watch never brings.
+        let commit = inner.kv.commit(
+            vec![Condition::Present(key.clone())],
+            vec![Write::Delete { key }],
+        );
+        match inner.within("deregister", commit).await? {
+            Outcome::Committed(revision) => {
+                inner.visible(revision).await;
+                Ok(true)
+            }
+            Outcome::Conflict(_) => Ok(false),
+        }
+    }
+
+    /// All services that have instances.
+    pub fn list(&self) -> Listing {
+        self.0.inner.shared.lock().state.listing()
+    }
+
+    /// The list of one service, empty when it is not known.
+    pub fn service(&self, name: &Name) -> Arc<Service> {
+        self.0.inner.shared.lock().state.service(name)
+    }
+
+    /// The list of one service, now and whenever it changes. A reader that is slow sees the newest.
+    pub fn watch(&self, name: &Name) -> watch::Receiver<Arc<Service>> {
+        self.0.inner.watch(name)
+    }
+
+    /// Follows all services. The present lists come with it.
+    pub fn watch_all(&self) -> (Watcher, Vec<Arc<Service>>) {
+        Watcher::all(&self.0.inner)
+    }
+
+    /// Follows these services. The present lists, empty ones too, come with it.
+    pub fn watch_some(&self, names: Vec<Name>) -> (Watcher, Vec<Arc<Service>>) {
+        Watcher::some(&self.0.inner, names)
+    }
+
+    /// What it holds and has done.
+    pub fn stats(&self) -> Stats {
+        let inner = &self.0.inner;
+        let shared = inner.shared.lock();
+        Stats {
+            services: shared.state.services(),
+            instances: shared.state.instances(),
+            registrations: inner.counters.registrations.load(Relaxed),
+            heartbeats: inner.counters.heartbeats.load(Relaxed),
+            departures: shared.state.departures(),
+            relists: inner.counters.relists.load(Relaxed),
+        }
+    }
+}
+
+impl Inner {
+    fn step(&self, input: Input) -> Result<Vec<Effect>> {
+        step(&mut self.shared.lock().state, input, &self.config)
+    }
+
+    /// Takes in what the store shows, and publishes it.
+    pub(super) fn observe(&self, input: Input) {
+        let mut shared = self.shared.lock();
+        let effects = step(&mut shared.state, input, &self.config).unwrap_or_default();
+        for effect in effects {
+            if let Effect::Publish(service) = effect
+                && let Some(channel) = shared.channels.get(&service.name)
+            {
+                channel.send_replace(service);
+            }
+        }
+        self.applied.send_replace(shared.state.revision());
+    }
+
+    pub(super) fn applied(&self) -> watch::Receiver<Revision> {
+        self.applied.subscribe()
+    }
+
+    pub(super) fn listing_with_cursor(&self) -> (Listing, u64) {
+        let shared = self.shared.lock();
+        (shared.state.listing(), shared.state.cursor())
+    }
+
+    pub(super) fn changed_since(&self, cursor: u64) -> Option<(Vec<Arc<Service>>, u64)> {
+        let shared = self.shared.lock();
+        Some((shared.state.changed_since(cursor)?, shared.state.cursor()))
+    }
+
+    pub(super) fn watch(&self, name: &Name) -> watch::Receiver<Arc<Service>> {
+        let mut shared = self.shared.lock();
+        if let Some(channel) = shared.channels.get(name) {
+            return channel.subscribe();
+        }
+        if shared.channels.len() >= shared.prune_at {
+            shared
+                .channels
+                .retain(|_, channel| channel.receiver_count() > 0);
+            shared.prune_at = 64.max(2 * shared.channels.len());
+        }
+        let channel = watch::Sender::new(shared.state.service(name));
+        let receiver = channel.subscribe();
+        shared.channels.insert(name.clone(), channel);
+        receiver
+    }
+
+    /// Waits until this node's readers see `revision`; not for ever, for the write has happened.
+    async fn visible(&self, revision: Revision) -> bool {
+        let mut applied = self.applied.subscribe();
+        tokio::select! {
+            biased;
+            seen = applied.wait_for(|applied| *applied >= revision) => seen.is_ok(),
+            () = self.clock.sleep(self.config.visible_within) => {
+                tracing::warn!(revision, "a write is not visible yet; the registry's watch is behind");
+                false
+            }
+        }
+    }
+
+    /// Reads the instance from the store and waits until readers see that state of it.
+    /// Answers whether it exists.
+    async fn catch_up(&self, service: &Name, id: &InstanceId) -> Result<bool> {
+        let key = keys::instance(service, id);
+        match self.within("get", self.kv.get(&key)).await? {
+            None => Ok(false),
+            Some(entry) if self.visible(entry.revision).await => Ok(true),
+            Some(_) => Err(error::behind()),
+        }
+    }
+
+    async fn keep_alive(&self, service: &Name, id: &InstanceId) -> Result<Duration> {
+        match self
+            .step(Input::Heartbeat(service.clone(), id.clone()))?
+            .pop()
+        {
+            Some(Effect::KeepAlive(lease)) => {
+                self.within("keep-alive", self.kv.keep_alive(lease)).await
+            }
+            _ => Ok(self.config.default_ttl),
+        }
+    }
+
+    async fn grant(&self, ttl: Duration) -> Result<LeaseId> {
+        self.within("grant", self.kv.grant(ttl)).await
+    }
+
+    /// Stores the instance under a lease, its own or another, that has its full TTL.
+    async fn store_alive(&self, instance: &mut Instance) -> Result<Revision> {
+        let held = instance.lease.or_else(|| self.spares.take(instance.ttl));
+        let Some(lease) = held else {
+            instance.lease = Some(self.grant(instance.ttl).await?);
+            return committed(self.store(instance, Vec::new()).await?);
+        };
+        instance.lease = Some(lease);
+        // Side by side: with a remote store this too is one round trip.
+        let (outcome, renewed) = tokio::join!(
+            self.store(instance, Vec::new()),
+            self.within("keep-alive", self.kv.keep_alive(lease)),
+        );
+        renewed?;
+        committed(outcome?)
+    }
+
+    async fn store(&self, instance: &Instance, conditions: Vec<Condition>) -> Result<Outcome> {
+        let write = Write::Put {
+            key: keys::instance(&instance.service, &instance.id),
+            value: model::encode(instance),
+            lease: instance.lease,
+        };
+        self.within("store", self.kv.commit(conditions, vec![write]))
+            .await
+    }
+
+    /// Bounds the time that the store may take.
+    pub(super) async fn within<T>(
+        &self,
+        what: &str,
+        request: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        tokio::select! {
+            biased;
+            outcome = request => outcome,
+            () = self.clock.sleep(self.config.store_timeout) => {
+                Err(error::timeout(what, self.config.store_timeout))
+            }
+        }
+    }
+}
+
+fn committed(outcome: Outcome) -> Result<Revision> {
+    match outcome {
+        Outcome::Committed(revision) => Ok(revision),
+        Outcome::Conflict(_) => unreachable!("without conditions there is no conflict"),
+    }
+}

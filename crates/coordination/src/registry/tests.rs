@@ -1,0 +1,572 @@
+//! The registry over the reference store, with time moved by hand.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use sinew_core::{InstanceId, ManualClock, Name, Result, Timestamp};
+use sinew_engine::kv::{
+    Capability, Condition, Entry, Kv, LeaseId, MemoryKv, Outcome, Page, Revision, Span, Watch,
+    Write,
+};
+
+use super::*;
+
+struct Setup {
+    manual: ManualClock,
+    kv: Arc<Counting>,
+}
+
+/// Counts what a registration costs, and lists in short pages.
+struct Counting {
+    kv: MemoryKv,
+    commits: AtomicUsize,
+    grants: AtomicUsize,
+}
+
+#[async_trait]
+impl Kv for Counting {
+    fn capability(&self) -> &Capability {
+        self.kv.capability()
+    }
+    async fn revision(&self) -> Result<Revision> {
+        self.kv.revision().await
+    }
+    async fn get(&self, key: &[u8]) -> Result<Option<Entry>> {
+        self.kv.get(key).await
+    }
+    async fn range(&self, span: Span, limit: usize, at: Option<Revision>) -> Result<Page> {
+        self.kv.range(span, limit.min(3), at).await
+    }
+    async fn commit(&self, conditions: Vec<Condition>, writes: Vec<Write>) -> Result<Outcome> {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.kv.commit(conditions, writes).await
+    }
+    async fn watch(&self, span: Span, after: Revision) -> Result<Box<dyn Watch>> {
+        self.kv.watch(span, after).await
+    }
+    async fn grant(&self, ttl: Duration) -> Result<LeaseId> {
+        self.grants.fetch_add(1, Ordering::Relaxed);
+        self.kv.grant(ttl).await
+    }
+    async fn keep_alive(&self, lease: LeaseId) -> Result<Duration> {
+        self.kv.keep_alive(lease).await
+    }
+    async fn revoke(&self, lease: LeaseId) -> Result<()> {
+        self.kv.revoke(lease).await
+    }
+    async fn compact(&self, revision: Revision) -> Result<()> {
+        self.kv.compact(revision).await
+    }
+}
+
+impl Setup {
+    fn new() -> Self {
+        let manual = ManualClock::new(Timestamp(1_000_000));
+        let kv = Arc::new(Counting {
+            kv: MemoryKv::new(manual.clock()),
+            commits: AtomicUsize::new(0),
+            grants: AtomicUsize::new(0),
+        });
+        Self { manual, kv }
+    }
+
+    async fn start(&self) -> Registry {
+        self.start_with(Config::default()).await
+    }
+
+    async fn start_with(&self, config: Config) -> Registry {
+        let registry = Registry::start(self.kv.clone(), self.manual.clock(), config)
+            .await
+            .unwrap();
+        settle().await;
+        registry
+    }
+}
+
+/// Lets the background tasks do what they can do without time passing.
+async fn settle() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn id(text: &str) -> InstanceId {
+    InstanceId::new(text).unwrap()
+}
+
+fn registration(service: &str, instance: &str) -> Registration {
+    Registration {
+        service: name(service),
+        id: id(instance),
+        address: "127.0.0.1".into(),
+        port: 8081,
+        status: Status::Up,
+        metadata: BTreeMap::from([("zone".to_owned(), "a".to_owned())]),
+        ttl: None,
+    }
+}
+
+fn ids(service: &Service) -> Vec<&str> {
+    service
+        .instances
+        .iter()
+        .map(|instance| instance.id.as_str())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_registration_is_one_commit_and_seen_on_return() {
+    let setup = Setup::new();
+    let registry = setup.start().await;
+    let before = setup.kv.grants.load(Ordering::Relaxed);
+    let registered = registry
+        .register(registration("orders", "orders-1"))
+        .await
+        .unwrap();
+    assert!(registered.created);
+    assert_eq!(setup.kv.commits.load(Ordering::Relaxed), 1);
+    assert_eq!(
+        setup.kv.grants.load(Ordering::Relaxed),
+        before,
+        "a spare lease was used"
+    );
+
+    let orders = registry.service(&name("orders"));
+    assert_eq!(orders.instances, vec![registered.instance.clone()]);
+    assert_eq!(orders.revision, registered.instance.revision);
+    assert_eq!(registry.list().services, vec![orders]);
+
+    let again = Registration {
+        port: 9_000,
+        ..registration("orders", "orders-1")
+    };
+    let again = registry.register(again).await.unwrap();
+    assert!(!again.created && again.instance.revision > registered.instance.revision);
+    assert_eq!(registry.service(&name("orders")).instances[0].port, 9_000);
+    settle().await;
+    assert_eq!(
+        setup.kv.grants.load(Ordering::Relaxed),
+        before + 1,
+        "a spare was used, and replaced"
+    );
+}
+
+#[tokio::test]
+async fn more_registrations_than_spare_leases() {
+    let setup = Setup::new();
+    let registry = setup.start().await;
+    let all = (0..40).map(|n| registry.register(registration("orders", &format!("i-{n:02}"))));
+    futures_util::future::try_join_all(all).await.unwrap();
+    assert_eq!(registry.service(&name("orders")).instances.len(), 40);
+    assert_eq!(registry.stats().instances, 40);
+    // Each has its own lease: one that goes takes nobody along.
+    let leases: std::collections::BTreeSet<_> = registry
+        .service(&name("orders"))
+        .instances
+        .iter()
+        .map(|i| i.lease)
+        .collect();
+    assert_eq!(leases.len(), 40);
+}
+
+#[tokio::test]
+async fn an_instance_lives_by_its_heartbeats() {
+    let setup = Setup::new();
+    let registry = setup.start().await;
+    for instance in ["beats", "silent"] {
+        registry
+            .register(registration("orders", instance))
+            .await
+            .unwrap();
+    }
+    let commits = setup.kv.commits.load(Ordering::Relaxed);
+    for _ in 0..4 {
+        setup.manual.advance(Duration::from_secs(4));
+        settle().await;
+        let ttl = registry
+            .heartbeat(&name("orders"), &id("beats"))
+            .await
+            .unwrap();
+        assert_eq!(ttl, Duration::from_secs(10));
+    }
+    settle().await;
+    assert_eq!(ids(&registry.service(&name("orders"))), ["beats"]);
+    assert_eq!(
+        setup.kv.commits.load(Ordering::Relaxed),
+        commits,
+        "heartbeats write nothing"
+    );
+    let unknown = registry
+        .heartbeat(&name("orders"), &id("silent"))
+        .await
+        .unwrap_err();
+    assert_eq!(unknown.code(), "registry.instance_unknown");
+    assert_eq!(registry.stats().departures, 1);
+
+    assert!(
+        registry
+            .register(registration("orders", "silent"))
+            .await
+            .unwrap()
+            .created
+    );
+    assert_eq!(ids(&registry.service(&name("orders"))), ["beats", "silent"]);
+}
+
+#[tokio::test]
+async fn a_spare_lease_gives_the_full_ttl() {
+    let setup = Setup::new();
+    let registry = setup.start().await;
+    // The spares are some seconds old, or renewed, when they are used.
+    setup.manual.advance(Duration::from_secs(3));
+    settle().await;
+    registry
+        .register(registration("orders", "orders-1"))
+        .await
+        .unwrap();
+    setup.manual.advance(Duration::from_millis(9_900));
+    settle().await;
+    assert_eq!(registry.service(&name("orders")).instances.len(), 1);
+    setup.manual.advance(Duration::from_millis(200));
+    settle().await;
+    assert_eq!(registry.service(&name("orders")).instances.len(), 0);
+}
+
+#[tokio::test]
+async fn registering_after_the_lease_ended_unseen() {
+    let setup = Setup::new();
+    let registry = setup.start().await;
+    registry
+        .register(registration("orders", "orders-1"))
+        .await
+        .unwrap();
+    // No turn for the watch: the snapshot still shows the instance, with a lease that has ended.
+    setup.manual.advance(Duration::from_secs(60));
+    registry
+        .register(registration("orders", "orders-1"))
+        .await
+        .unwrap();
+    settle().await;
+    assert_eq!(ids(&registry.service(&name("orders"))), ["orders-1"]);
+    registry
+        .heartbeat(&name("orders"), &id("orders-1"))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn another_ttl_takes_another_lease() {
+    let setup = Setup::new();
+    let registry = setup.start().await;
+    registry
+        .register(registration("orders", "orders-1"))
+        .await
+        .unwrap();
+    let longer = Duration::from_secs(60);
+    let changed = Registration {
+        ttl: Some(longer),
+        ..registration("orders", "orders-1")
+    };
+    assert_eq!(
+        registry.register(changed).await.unwrap().instance.ttl,
+        longer
+    );
+    setup.manual.advance(Duration::from_secs(59));
+    settle().await;
+    assert_eq!(
+        registry
+            .heartbeat(&name("orders"), &id("orders-1"))
+            .await
+            .unwrap(),
+        longer
+    );
+}
+
+#[tokio::test]
+async fn status_and_departure() {
+    let setup = Setup::new();
+    let registry = setup.start().await;
+    registry
+        .register(registration("orders", "orders-1"))
+        .await
+        .unwrap();
+    let (orders, one) = (name("orders"), id("orders-1"));
+    let draining = registry
+        .set_status(&orders, &one, Status::Draining)
+        .await
+        .unwrap();
+    assert_eq!(draining.status, Status::Draining);
+    assert_eq!(registry.service(&orders).instances[0], draining);
+    assert_eq!(draining.metadata["zone"], "a", "the rest stays");
+    let same = registry
+        .set_status(&orders, &one, Status::Draining)
+        .await
+        .unwrap();
+    assert_eq!(same.revision, draining.revision, "nothing to write");
+
+    assert!(registry.deregister(&orders, &one).await.unwrap());
+    assert!(registry.service(&orders).instances.is_empty());
+    assert!(!registry.deregister(&orders, &one).await.unwrap());
+    let error = registry
+        .set_status(&orders, &one, Status::Up)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), "registry.instance_unknown");
+    assert_eq!(registry.list().services, vec![]);
+}
+
+#[tokio::test]
+async fn two_nodes_over_one_store_act_as_one() {
+    let setup = Setup::new();
+    let (a, b) = (setup.start().await, setup.start().await);
+    a.register(registration("orders", "orders-1"))
+        .await
+        .unwrap();
+    // b has had no turn to see it yet: each of these looks into the store first.
+    b.heartbeat(&name("orders"), &id("orders-1")).await.unwrap();
+    a.register(registration("orders", "orders-2"))
+        .await
+        .unwrap();
+    let status = b
+        .set_status(&name("orders"), &id("orders-2"), Status::Down)
+        .await
+        .unwrap();
+    assert_eq!(status.status, Status::Down);
+    assert!(
+        b.deregister(&name("orders"), &id("orders-1"))
+            .await
+            .unwrap()
+    );
+    settle().await;
+    assert_eq!(a.list().services, b.list().services);
+    assert_eq!(ids(&a.service(&name("orders"))), ["orders-2"]);
+}
+
+#[tokio::test]
+async fn watchers_see_the_newest_list_of_what_changed() {
+    let setup = Setup::new();
+    let registry = setup.start().await;
+    registry
+        .register(registration("orders", "orders-1"))
+        .await
+        .unwrap();
+    let mut orders = registry.watch(&name("orders"));
+    assert_eq!(ids(&orders.borrow_and_update()), ["orders-1"]);
+    let (mut all, present) = registry.watch_all();
+    assert_eq!(present, registry.list().services);
+    let (mut some, present) = registry.watch_some(vec![name("payments"), name("users")]);
+    assert_eq!(present.len(), 2, "unknown services are empty lists");
+
+    for n in 1..=5 {
+        registry
+            .register(registration("payments", &format!("payments-{n}")))
+            .await
+            .unwrap();
+    }
+    registry
+        .register(registration("carts", "carts-1"))
+        .await
+        .unwrap();
+    registry
+        .deregister(&name("orders"), &id("orders-1"))
+        .await
+        .unwrap();
+
+    let seen = all.next().await.unwrap();
+    let shown: Vec<_> = seen
+        .iter()
+        .map(|s| (s.name.as_str(), s.instances.len()))
+        .collect();
+    assert_eq!(
+        shown,
+        [("payments", 5), ("carts", 1), ("orders", 0)],
+        "coalesced, oldest first"
+    );
+    let seen = some.next().await.unwrap();
+    assert_eq!(
+        seen.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(),
+        ["payments"]
+    );
+    assert_eq!(seen[0].instances.len(), 5);
+    assert!(orders.has_changed().unwrap());
+    assert!(orders.borrow_and_update().instances.is_empty());
+    for watcher in [&mut all, &mut some] {
+        let more = tokio::time::timeout(Duration::from_millis(20), watcher.next()).await;
+        assert!(more.is_err(), "nothing more changed");
+    }
+    drop(registry);
+    assert_eq!(all.next().await.unwrap_err().code(), "registry.stopped");
+    assert_eq!(some.next().await.unwrap_err().code(), "registry.stopped");
+}
+
+#[tokio::test]
+async fn compacted_history_is_survived_by_listing_again() {
+    let setup = Setup::new();
+    let registry = setup.start().await;
+    registry
+        .register(registration("orders", "orders-0"))
+        .await
+        .unwrap();
+    let watched = registry.watch(&name("orders"));
+    // Behind the registry's back, and before its watch has a turn.
+    let other = setup
+        .start_with(Config {
+            spare_leases: 0,
+            ..Config::default()
+        })
+        .await;
+    for n in 1..8 {
+        setup
+            .kv
+            .commit(vec![], vec![foreign(&format!("orders-{n}"))])
+            .await
+            .map(drop)
+            .unwrap();
+    }
+    setup
+        .kv
+        .commit(
+            vec![],
+            vec![Write::Delete {
+                key: key("orders-0"),
+            }],
+        )
+        .await
+        .map(drop)
+        .unwrap();
+    setup
+        .kv
+        .compact(setup.kv.revision().await.unwrap())
+        .await
+        .unwrap();
+    settle().await;
+    for registry in [&registry, &other] {
+        assert_eq!(registry.service(&name("orders")).instances.len(), 7);
+        assert_eq!(registry.stats().relists, 1);
+    }
+    assert_eq!(watched.borrow().instances.len(), 7);
+    registry
+        .register(registration("orders", "orders-9"))
+        .await
+        .unwrap();
+    assert_eq!(registry.service(&name("orders")).instances.len(), 8);
+}
+
+fn key(instance: &str) -> bytes::Bytes {
+    super::keys::instance(&name("orders"), &id(instance))
+}
+
+fn foreign(instance: &str) -> Write {
+    let value = br#"{"v":1,"address":"10.0.0.1","port":1,"status":"up","ttl_ms":5000}"#;
+    Write::Put {
+        key: key(instance),
+        value: value[..].into(),
+        lease: None,
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_skipped() {
+    let setup = Setup::new();
+    let broken = |text: &'static str| Write::Put {
+        key: key("broken"),
+        value: text.into(),
+        lease: None,
+    };
+    setup
+        .kv
+        .commit(vec![], vec![broken("{"), foreign("good")])
+        .await
+        .map(drop)
+        .unwrap();
+    let registry = setup.start().await;
+    assert_eq!(ids(&registry.service(&name("orders"))), ["good"]);
+    registry
+        .register(registration("orders", "broken"))
+        .await
+        .unwrap();
+    assert_eq!(ids(&registry.service(&name("orders"))), ["broken", "good"]);
+    setup
+        .kv
+        .commit(vec![], vec![broken("\"newer\"")])
+        .await
+        .map(drop)
+        .unwrap();
+    settle().await;
+    assert_eq!(ids(&registry.service(&name("orders"))), ["good"]);
+}
+
+#[tokio::test]
+async fn a_restart_finds_everything_again() {
+    let setup = Setup::new();
+    let registry = setup.start().await;
+    for n in 0..10 {
+        registry
+            .register(registration("orders", &format!("orders-{n}")))
+            .await
+            .unwrap();
+    }
+    let before = registry.list();
+    drop(registry);
+    let registry = setup.start().await;
+    assert_eq!(
+        registry.list().services[0].instances,
+        before.services[0].instances
+    );
+    registry
+        .heartbeat(&name("orders"), &id("orders-3"))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn wrong_registrations_are_refused_before_the_store_is_asked() {
+    let setup = Setup::new();
+    let registry = setup.start().await;
+    let good = || registration("orders", "orders-1");
+    let cases = [
+        (
+            Registration { port: 0, ..good() },
+            "registry.address_invalid",
+        ),
+        (
+            Registration {
+                address: "0.0.0.0".into(),
+                ..good()
+            },
+            "registry.address_invalid",
+        ),
+        (
+            Registration {
+                ttl: Some(Duration::from_millis(999)),
+                ..good()
+            },
+            "registry.ttl_invalid",
+        ),
+        (
+            Registration {
+                ttl: Some(Duration::from_secs(601)),
+                ..good()
+            },
+            "registry.ttl_invalid",
+        ),
+    ];
+    for (registration, code) in cases {
+        assert_eq!(
+            registry.register(registration).await.unwrap_err().code(),
+            code
+        );
+    }
+    assert_eq!(setup.kv.commits.load(Ordering::Relaxed), 0);
+}

@@ -1,1 +1,7 @@
-//! Under construction.
+//! The control plane's edges, one module per protocol. They translate between the wire and the
+//! blocks; they decide nothing.
+
+pub mod rest;
+mod server;
+
+pub use server::{Peer, Server};

@@ -1,0 +1,201 @@
+//! The REST API, `/v1`: JSON in and out, problem details for every error, server-sent events for
+//! watches, bearer tokens in two scopes. Its description is `crates/api/openapi.json`.
+
+mod auth;
+mod extract;
+mod instances;
+pub mod model;
+mod node;
+mod openapi;
+mod problem;
+mod services;
+mod watch;
+
+use std::{
+    fmt::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use axum::{
+    Router,
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post, put},
+};
+use sinew_coordination::registry::Registry;
+use sinew_core::{Drain, Result};
+use tokio::sync::Semaphore;
+
+pub use auth::Tokens;
+pub use openapi::document as openapi_document;
+
+use auth::Scope;
+
+/// How long a request may take until its response begins.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// Watches at once.
+const WATCHES: usize = 1024;
+
+/// What the API needs to know of the node that it is an edge of.
+#[async_trait]
+pub trait NodeView: Send + Sync + 'static {
+    /// How the node is doing.
+    async fn status(&self) -> Result<model::Status>;
+    /// The gateway's routes in the order in which they are tried, and their version.
+    fn routes(&self) -> model::Routes;
+    /// Appends the node's own metrics in Prometheus' text format.
+    fn metrics(&self, text: &mut String);
+}
+
+/// Everything that the handlers work with. Cheap to clone.
+#[derive(Clone)]
+pub struct Api(Arc<Inner>);
+
+struct Inner {
+    registry: Registry,
+    node: Arc<dyn NodeView>,
+    tokens: Tokens,
+    drain: Drain,
+    watches: Arc<Semaphore>,
+    /// Responses by the first digit of their status.
+    responses: [AtomicU64; 6],
+}
+
+impl Api {
+    /// An API over these. Watches end when `drain` starts.
+    pub fn new(registry: Registry, node: Arc<dyn NodeView>, tokens: Tokens, drain: Drain) -> Self {
+        let watches = Arc::new(Semaphore::new(WATCHES));
+        let responses = Default::default();
+        Self(Arc::new(Inner {
+            registry,
+            node,
+            tokens,
+            drain,
+            watches,
+            responses,
+        }))
+    }
+
+    /// The routes of the API with everything around them.
+    pub fn router(self) -> Router {
+        let with_scope = |scope| middleware::from_fn_with_state((self.clone(), scope), auth::check);
+        let services = Router::new()
+            .route("/v1/services", get(services::list))
+            .route("/v1/services/{service}", get(services::one))
+            .route(
+                "/v1/services/{service}/instances/{id}",
+                put(instances::register).delete(instances::deregister),
+            )
+            .route(
+                "/v1/services/{service}/instances/{id}/heartbeat",
+                post(instances::heartbeat),
+            )
+            .route(
+                "/v1/services/{service}/instances/{id}/status",
+                put(instances::set_status),
+            )
+            .route("/v1/watch/services", get(watch::services))
+            .method_not_allowed_fallback(problem::method_not_allowed)
+            .route_layer(with_scope(Scope::Service));
+        let admin = Router::new()
+            .route("/v1/routes", get(node::routes))
+            .route("/v1/status", get(node::status))
+            .method_not_allowed_fallback(problem::method_not_allowed)
+            .route_layer(with_scope(Scope::Admin));
+        let metrics = Router::new()
+            .route("/metrics", get(node::metrics))
+            .method_not_allowed_fallback(problem::method_not_allowed)
+            .route_layer(with_scope(Scope::LocalOrAdmin));
+        Router::new()
+            .route("/v1/health", get(node::health))
+            .route("/v1/openapi.json", get(openapi::serve))
+            .method_not_allowed_fallback(problem::method_not_allowed)
+            .merge(services)
+            .merge(admin)
+            .merge(metrics)
+            .fallback(problem::not_found)
+            .layer(middleware::from_fn_with_state(self.clone(), around))
+            .with_state(self)
+    }
+
+    fn metrics(&self, text: &mut String) {
+        let stats = self.0.registry.stats();
+        let registry = [
+            (
+                "services",
+                "gauge",
+                "Services that have instances.",
+                stats.services as u64,
+            ),
+            (
+                "instances",
+                "gauge",
+                "Registered instances.",
+                stats.instances as u64,
+            ),
+            (
+                "registrations_total",
+                "counter",
+                "Registrations, repeated ones too.",
+                stats.registrations,
+            ),
+            (
+                "heartbeats_total",
+                "counter",
+                "Heartbeats.",
+                stats.heartbeats,
+            ),
+            (
+                "departures_total",
+                "counter",
+                "Instances that left or expired.",
+                stats.departures,
+            ),
+            (
+                "relists_total",
+                "counter",
+                "Times that all was listed anew.",
+                stats.relists,
+            ),
+        ];
+        for (name, kind, help, value) in registry {
+            let _ = write!(
+                text,
+                "# HELP sinew_registry_{name} {help}\n# TYPE sinew_registry_{name} {kind}\n\
+                 sinew_registry_{name} {value}\n"
+            );
+        }
+        let watches = WATCHES - self.0.watches.available_permits();
+        let _ = write!(
+            text,
+            "# HELP sinew_api_watches Open watches.\n# TYPE sinew_api_watches gauge\n\
+             sinew_api_watches {watches}\n\
+             # HELP sinew_api_responses_total Responses of the control API by status class.\n\
+             # TYPE sinew_api_responses_total counter\n"
+        );
+        for class in 2..=5 {
+            let count = self.0.responses[class].load(Relaxed);
+            let _ = writeln!(
+                text,
+                "sinew_api_responses_total{{class=\"{class}xx\"}} {count}"
+            );
+        }
+    }
+}
+
+/// Around every request: a time limit, and the count of responses.
+async fn around(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let response = match tokio::time::timeout(TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => problem::timeout(TIMEOUT).into_response(),
+    };
+    let class = usize::from(response.status().as_u16() / 100).min(5);
+    api.0.responses[class].fetch_add(1, Relaxed);
+    response
+}

@@ -1,0 +1,108 @@
+//! What requests carry, checked.
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, FromRequestParts, Path, Request},
+    http::{StatusCode, header, request::Parts},
+};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+use sinew_core::{Error, InstanceId, Kind, Name};
+
+use super::problem::Refusal;
+
+/// The longest body. The largest valid registration has 64 pairs of metadata, 72 KiB.
+const BODY_BYTES: usize = 256 * 1024;
+
+/// `{service}` of the path.
+pub(super) struct ServicePath(pub(super) Name);
+
+/// `{service}` and `{id}` of the path.
+pub(super) struct InstancePath(pub(super) Name, pub(super) InstanceId);
+
+/// A JSON body.
+pub(super) struct JsonBody<T>(pub(super) T);
+
+impl<S: Send + Sync> FromRequestParts<S> for ServicePath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let Path(service) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(bad_path)?;
+        Ok(Self(Name::new(&service)?))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for InstancePath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let Path((service, id)) = Path::<(String, String)>::from_request_parts(parts, state)
+            .await
+            .map_err(bad_path)?;
+        Ok(Self(Name::new(&service)?, InstanceId::new(&id)?))
+    }
+}
+
+fn bad_path(error: impl std::error::Error) -> Refusal {
+    let message = format!("the path cannot be read: {error}");
+    Error::new(Kind::InvalidArgument, "api.path_invalid", message).into()
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
+        let media_type = request.headers().get(header::CONTENT_TYPE);
+        if !media_type.is_some_and(|value| is_json(value.as_bytes())) {
+            let error = Error::new(
+                Kind::InvalidArgument,
+                "api.body_not_json",
+                "send a JSON body with the header `Content-Type: application/json`",
+            );
+            return Err(Refusal::with_status(
+                error,
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ));
+        }
+        let bytes = read(request.into_body()).await?;
+        // Its messages name the field, what was expected, and line and column.
+        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
+            let message = format!("the body is not as expected: {error}");
+            Error::new(Kind::InvalidArgument, "api.body_invalid", message).into()
+        })
+    }
+}
+
+async fn read(body: Body) -> Result<bytes::Bytes, Refusal> {
+    match Limited::new(body, BODY_BYTES).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            let error = Error::new(
+                Kind::InvalidArgument,
+                "api.body_too_large",
+                format!("the body is longer than {BODY_BYTES} bytes"),
+            );
+            Err(Refusal::with_status(error, StatusCode::PAYLOAD_TOO_LARGE))
+        }
+        Err(error) => {
+            let message = "the body broke off";
+            Err(
+                Error::new(Kind::InvalidArgument, "api.body_invalid", message)
+                    .with_context(error.to_string())
+                    .into(),
+            )
+        }
+    }
+}
+
+fn is_json(media_type: &[u8]) -> bool {
+    let essence = media_type
+        .split(|byte| *byte == b';')
+        .next()
+        .unwrap_or_default();
+    essence
+        .trim_ascii()
+        .eq_ignore_ascii_case(b"application/json")
+}

@@ -1,0 +1,313 @@
+//! What goes over the wire. Kept apart from the blocks' own types, so that neither change moves the
+//! other; `openapi.json` shows every change of these in review.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use sinew_coordination::registry;
+use sinew_core::{InstanceId, Name};
+use utoipa::ToSchema;
+
+/// Whether an instance takes requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum InstanceStatus {
+    /// It takes requests.
+    #[default]
+    Up,
+    /// It finishes what it has and takes nothing new.
+    Draining,
+    /// It is known not to work.
+    Down,
+    /// An operator took it out.
+    OutOfService,
+}
+
+/// What a service says of one of its instances when it registers it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Registration {
+    /// An IP address or a host name where the instance can be reached.
+    #[schema(max_length = 253, example = "127.0.0.1")]
+    pub address: String,
+    /// Its port.
+    #[schema(minimum = 1, maximum = 65535, example = 41234)]
+    pub port: u16,
+    /// How long it stays without a heartbeat; 1000 to 600000, 10000 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1000, maximum = 600_000)]
+    pub ttl_ms: Option<u64>,
+    /// Whether it takes requests; `up` when absent.
+    #[serde(default)]
+    pub status: InstanceStatus,
+    /// Anything: up to 64 pairs, keys to 128 bytes, values to 1024.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// A registered instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Instance {
+    /// Its service.
+    pub service: String,
+    /// Its id, unique within the service.
+    pub id: String,
+    /// An IP address or a host name.
+    pub address: String,
+    /// Its port.
+    pub port: u16,
+    /// Whether it takes requests.
+    pub status: InstanceStatus,
+    /// What it says of itself.
+    pub metadata: BTreeMap<String, String>,
+    /// How long it stays without a heartbeat.
+    pub ttl_ms: u64,
+    /// The store's revision that last changed it.
+    pub revision: u64,
+}
+
+/// The list of one service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Service {
+    /// The store's revision of which this is the list.
+    pub revision: u64,
+    /// The service.
+    pub name: String,
+    /// Its instances in the order of their ids.
+    pub instances: Vec<Instance>,
+}
+
+/// A service within the list of all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ListedService {
+    /// The service.
+    pub name: String,
+    /// Its instances in the order of their ids.
+    pub instances: Vec<Instance>,
+}
+
+/// All services that have instances.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Services {
+    /// The store's revision of which this is the list.
+    pub revision: u64,
+    /// The services in the order of their names.
+    pub services: Vec<ListedService>,
+}
+
+/// The answer to a heartbeat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Heartbeat {
+    /// How long the instance stays from now on without another.
+    pub ttl_ms: u64,
+}
+
+/// A new status for an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StatusChange {
+    /// Whether it takes requests.
+    pub status: InstanceStatus,
+}
+
+/// One route of the gateway. Times and sizes are written with their units (`15s`, `1MiB`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// What metrics and logs call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Only requests to this host; any when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// `/api/orders/**` takes the path and everything below, `/x` just that path.
+    pub path: String,
+    /// Where requests go.
+    pub service: String,
+    /// A prefix of the path that the service does not see.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strip_prefix: Option<String>,
+    /// What a request must prove before it passes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub auth: Vec<String>,
+    /// How long connecting to an instance may take.
+    pub connect_timeout: String,
+    /// How long the service may take, retries included.
+    pub timeout: String,
+    /// How many more instances are tried where that is safe.
+    pub retries: u8,
+    /// The longest request body.
+    pub max_body: String,
+}
+
+/// The gateway's routes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Routes {
+    /// Grows whenever the routes change.
+    pub version: u64,
+    /// In the order in which they are tried.
+    pub routes: Vec<Route>,
+}
+
+/// How the node is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    /// Sinew's version.
+    pub version: String,
+    /// The node's process id.
+    pub pid: u32,
+    /// When it started, milliseconds since 1970.
+    pub started_ms: u64,
+    /// For how long it has run.
+    pub uptime_ms: u64,
+    /// Its data folder.
+    pub data: String,
+    /// Its store.
+    pub kv: KvStatus,
+    /// Its gateway.
+    pub gateway: GatewayStatus,
+    /// How many services have instances.
+    pub services: usize,
+    /// How many instances are registered.
+    pub instances: usize,
+}
+
+/// The node's store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KvStatus {
+    /// Which engine it is.
+    pub engine: String,
+    /// Its newest revision.
+    pub revision: u64,
+}
+
+/// The node's gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GatewayStatus {
+    /// Where it listens.
+    pub address: String,
+    /// Requests since the start.
+    pub requests: u64,
+    /// Requests at this moment.
+    pub in_flight: u64,
+    /// Open connections of clients.
+    pub connections: u64,
+}
+
+/// The node answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// `up`.
+    pub status: String,
+}
+
+/// Problem details (RFC 9457), the body of every error.
+#[derive(ToSchema)]
+#[expect(
+    dead_code,
+    reason = "describes sinew_core::Problem, which knows no OpenAPI"
+)]
+pub(super) struct Problem {
+    /// `urn:sinew:error:<code>`.
+    r#type: String,
+    /// The kind in words.
+    title: String,
+    /// The HTTP status.
+    status: u16,
+    /// What went wrong, for the one who asked.
+    detail: String,
+    /// A stable code; it has a page in the documentation.
+    #[schema(example = "registry.instance_unknown")]
+    code: String,
+    /// The canonical kind.
+    #[schema(example = "not_found")]
+    kind: String,
+    /// When to try again, if the server can tell.
+    retry_after_ms: Option<u64>,
+}
+
+impl Registration {
+    pub(super) fn of(self, service: Name, id: InstanceId) -> registry::Registration {
+        registry::Registration {
+            service,
+            id,
+            address: self.address,
+            port: self.port,
+            status: self.status.into(),
+            metadata: self.metadata,
+            ttl: self.ttl_ms.map(Duration::from_millis),
+        }
+    }
+}
+
+impl From<&registry::Instance> for Instance {
+    fn from(instance: &registry::Instance) -> Self {
+        Self {
+            service: instance.service.to_string(),
+            id: instance.id.to_string(),
+            address: instance.address.clone(),
+            port: instance.port,
+            status: instance.status.into(),
+            metadata: instance.metadata.clone(),
+            ttl_ms: millis(instance.ttl),
+            revision: instance.revision,
+        }
+    }
+}
+
+impl From<&registry::Service> for Service {
+    fn from(service: &registry::Service) -> Self {
+        Self {
+            revision: service.revision,
+            name: service.name.to_string(),
+            instances: instances(service),
+        }
+    }
+}
+
+impl From<registry::Listing> for Services {
+    fn from(listing: registry::Listing) -> Self {
+        let services = listing.services.iter().map(|service| ListedService {
+            name: service.name.to_string(),
+            instances: instances(service),
+        });
+        Self {
+            revision: listing.revision,
+            services: services.collect(),
+        }
+    }
+}
+
+fn instances(service: &registry::Service) -> Vec<Instance> {
+    service
+        .instances
+        .iter()
+        .map(|instance| Instance::from(instance.as_ref()))
+        .collect()
+}
+
+impl From<registry::Status> for InstanceStatus {
+    fn from(status: registry::Status) -> Self {
+        match status {
+            registry::Status::Up => Self::Up,
+            registry::Status::Draining => Self::Draining,
+            registry::Status::Down => Self::Down,
+            registry::Status::OutOfService => Self::OutOfService,
+        }
+    }
+}
+
+impl From<InstanceStatus> for registry::Status {
+    fn from(status: InstanceStatus) -> Self {
+        match status {
+            InstanceStatus::Up => Self::Up,
+            InstanceStatus::Draining => Self::Draining,
+            InstanceStatus::Down => Self::Down,
+            InstanceStatus::OutOfService => Self::OutOfService,
+        }
+    }
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,73 @@
+//! The description of the API (OpenAPI 3.1). `crates/api/openapi.json` is its snapshot.
+
+use axum::{
+    http::header,
+    response::{IntoResponse, Response},
+};
+use utoipa::{
+    Modify, OpenApi,
+    openapi::security::{Http, HttpAuthScheme, SecurityScheme},
+};
+
+use super::{instances, node, services, watch};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Sinew control API",
+        description = "Registry, routes and status of a Sinew node. Errors are problem details \
+                       (RFC 9457) with a stable `code`.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    paths(
+        instances::register,
+        instances::heartbeat,
+        instances::set_status,
+        instances::deregister,
+        services::list,
+        services::one,
+        watch::services,
+        node::routes,
+        node::status,
+        node::health,
+        node::metrics,
+        serve,
+    ),
+    security(("token" = [])),
+    tags(
+        (name = "registry", description = "Who is where"),
+        (name = "node", description = "The node itself"),
+    ),
+    modifiers(&BearerToken),
+)]
+struct Description;
+
+struct BearerToken;
+
+impl Modify for BearerToken {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        document
+            .components
+            .get_or_insert_default()
+            .add_security_scheme("token", scheme);
+    }
+}
+
+/// The description as JSON, as it is served and kept in `openapi.json`.
+pub fn document() -> String {
+    let mut text = Description::openapi()
+        .to_pretty_json()
+        .expect("the description is plain data");
+    text.push('\n');
+    text
+}
+
+/// This description. Needs no token.
+#[utoipa::path(
+    get, path = "/v1/openapi.json", tag = "node", security(),
+    responses((status = 200, description = "OpenAPI 3.1", body = Object, content_type = "application/json")),
+)]
+pub(super) async fn serve() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], document()).into_response()
+}

@@ -1,1 +1,60 @@
-fn main() {}
+//! Sinew beside its peers, in the same minute on the same cores. Run by `cargo xtask bench NAME`,
+//! which builds what is needed and installs the peers.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a bench measures the machine's own time"
+)]
+
+mod gateway;
+mod http;
+mod node;
+mod process;
+mod registration;
+mod report;
+mod wrk;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+const USAGE: &str = "usage: sinew-bench gateway|registration [--quick] [--json FILE]";
+
+/// What every bench is told.
+pub(crate) struct Options {
+    /// Few, short rounds: a look, not a measurement.
+    pub(crate) quick: bool,
+    /// Where the JSON lines go.
+    pub(crate) json: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let mut args = std::env::args().skip(1);
+    let name = args.next().context(USAGE)?;
+    let mut options = Options {
+        quick: false,
+        json: None,
+    };
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--quick" => options.quick = true,
+            "--json" => options.json = Some(args.next().context("--json needs a file")?.into()),
+            _ => bail!("unknown option {arg}; {USAGE}"),
+        }
+    }
+    match name.as_str() {
+        "gateway" => gateway::run(&options),
+        "registration" => registration::run(&options),
+        _ => bail!("no bench {name:?}; {USAGE}"),
+    }
+}

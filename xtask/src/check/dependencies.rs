@@ -39,7 +39,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "sinew",
         &["sinew-core", "sinew-node", "sinew-launcher", "shop"],
     ),
-    ("sinew-bench", &["sinew-core", "sinew-gateway"]),
+    ("sinew-bench", &[]),
     ("xtask", &[]),
 ];
 

@@ -1,0 +1,106 @@
+//! Processes under measurement: pinned to a core, their processor time read from `/proc`.
+
+use std::{
+    fs,
+    net::TcpStream,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+/// Processor time is counted in these (Linux fixes USER_HZ at 100 for user space).
+const TICK: Duration = Duration::from_millis(10);
+
+/// A running program; killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    name: String,
+}
+
+impl Process {
+    /// Starts a program on one core, its output thrown away, and waits until `port` accepts.
+    pub(crate) fn start(name: &str, core: usize, command: &[&str], port: u16) -> Result<Self> {
+        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            bail!("port {port} is taken, but {name} needs it");
+        }
+        let child = Command::new("taskset")
+            .args(["-c", &core.to_string()])
+            .args(command)
+            .env("PATH", search_path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot start {name}"))?;
+        let mut process = Self {
+            child,
+            name: name.to_owned(),
+        };
+        let start = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if let Some(status) = process.child.try_wait()? {
+                bail!("{name} ended at once: {status} ({})", command.join(" "));
+            }
+            if start.elapsed() > Duration::from_secs(10) {
+                bail!("{name} does not listen on port {port} after 10 s");
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(process)
+    }
+
+    /// User and system time of the process and its direct children so far.
+    pub(crate) fn cpu_time(&self) -> Result<Duration> {
+        let own = self.child.id();
+        let mut total = ticks(own)?;
+        let tasks = format!("/proc/{own}/task/{own}/children");
+        for child in fs::read_to_string(tasks)?.split_whitespace() {
+            total += ticks(child.parse()?)?;
+        }
+        Ok(TICK * total)
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Masters stop their workers when asked politely, not when killed.
+        let _ = Command::new("kill")
+            .arg(self.child.id().to_string())
+            .status();
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(3) {
+            if matches!(self.child.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `PATH` with the folders in which Debian keeps servers.
+pub(crate) fn search_path() -> String {
+    format!(
+        "{}:/usr/sbin:/usr/local/sbin",
+        std::env::var("PATH").unwrap_or_default()
+    )
+}
+
+fn ticks(pid: u32) -> Result<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The second field is the program's name in parentheses and may hold spaces.
+    let fields = stat.rsplit_once(')').context("malformed /proc stat")?.1;
+    let mut times = fields.split_whitespace().skip(11);
+    let mut next = || times.next().and_then(|field| field.parse::<u32>().ok());
+    next()
+        .zip(next())
+        .map(|(user, system)| user + system)
+        .context("malformed /proc stat")
+}

@@ -1,5 +1,9 @@
-//! The engines that are in the box: durable on one machine, with nothing to install.
+//! The default engines: what a Sinew node runs on when nothing else is configured. One data folder,
+//! no other process.
 
 #![warn(missing_docs)]
 
+mod kv;
 pub mod storage;
+
+pub use kv::{EmbeddedKv, Options, SyncFailure};

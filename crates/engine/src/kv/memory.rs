@@ -32,6 +32,9 @@ struct Shared {
     changed: watch::Sender<()>,
 }
 
+/// A watcher looks again at the latest after this; clocks cannot count to the end of time.
+const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+
 const CAPABILITY: Capability = Capability {
     engine: "memory",
     durable: false,
@@ -177,7 +180,8 @@ impl Watch for MemoryWatch {
                 self.seen = state.revision();
                 state.next_deadline()
             };
-            let wait = deadline.map(|at| at.saturating_sub(self.shared.clock.monotonic()));
+            let now = self.shared.clock.monotonic();
+            let wait = deadline.map(|at| at.saturating_sub(now).min(LONGEST_SLEEP));
             tokio::select! {
                 // The sender lives in `shared`, so this cannot fail.
                 _ = self.changed.changed() => {}

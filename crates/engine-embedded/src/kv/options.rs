@@ -1,0 +1,83 @@
+use std::{fmt, io, process, sync::Arc, time::Duration};
+
+use sinew_engine::kv::Retention;
+
+use super::store::Faults;
+
+/// How an [`EmbeddedKv`](super::EmbeddedKv) behaves. The defaults suit a node of 40 MB.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Memory for pages of the file, bytes. The kernel caches them too.
+    pub cache_bytes: usize,
+    /// History kept in the file. It may be exceeded by a sixteenth, so that it is trimmed in strokes.
+    pub retention: Retention,
+    /// Of the history, the newest part that is in memory for watchers.
+    pub recent: Retention,
+    /// Transactions that wait for the writer, at most.
+    pub queue_transactions: usize,
+    /// Bytes of the transactions that wait or are being written, at most.
+    pub queue_bytes: usize,
+    /// How long a transaction may wait for room in the queue before `kv.overloaded`.
+    pub queue_timeout: Duration,
+    /// How long it may then take before `kv.deadline`.
+    pub answer_timeout: Duration,
+    /// With less free space than this on the disk, writes are refused with `kv.disk_full`, bytes.
+    pub reserve_bytes: u64,
+    /// What happens after a failed fsync.
+    pub sync_failure: SyncFailure,
+    pub(super) faults: Arc<Faults>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 8 << 20,
+            retention: Retention {
+                commits: 100_000,
+                bytes: 64 << 20,
+            },
+            recent: Retention {
+                commits: 4096,
+                bytes: 4 << 20,
+            },
+            queue_transactions: 4096,
+            queue_bytes: 32 << 20,
+            queue_timeout: Duration::from_secs(5),
+            answer_timeout: Duration::from_secs(30),
+            reserve_bytes: 16 << 20,
+            sync_failure: SyncFailure::default(),
+            faults: Arc::default(),
+        }
+    }
+}
+
+/// What happens after a failed fsync. By default the process is aborted: nobody can know any more
+/// which of the data the kernel has kept, and to go on would be to acknowledge what may be lost.
+#[derive(Clone)]
+pub struct SyncFailure(Arc<dyn Fn(&io::Error) + Send + Sync>);
+
+impl SyncFailure {
+    /// Calls `react` instead. When it returns, the fsync counts as any failed write. For tests.
+    pub fn call(react: impl Fn(&io::Error) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(react))
+    }
+
+    pub(super) fn react(&self, error: &io::Error) {
+        (self.0)(error);
+    }
+}
+
+impl Default for SyncFailure {
+    fn default() -> Self {
+        Self::call(|error| {
+            tracing::error!(%error, "fsync failed; the process ends so that no lost write is acknowledged");
+            process::abort();
+        })
+    }
+}
+
+impl fmt::Debug for SyncFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SyncFailure")
+    }
+}

@@ -1,0 +1,156 @@
+use std::{
+    fmt,
+    fs::File,
+    io,
+    ops::Bound,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use redb::{BackendError, DatabaseError, StorageBackend, backends::FileBackend};
+
+use crate::kv::options::SyncFailure;
+
+/// The file as redb sees it: every operation passes here, so that a failed fsync is noticed before
+/// anybody acts on it, and tests can make the disk fail.
+pub(super) struct Disk {
+    backend: FileBackend,
+    /// The same file, to reserve space in it.
+    file: File,
+    sync_failure: SyncFailure,
+    faults: Arc<Faults>,
+}
+
+/// What a test makes the disk do. A real disk needs no help.
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    /// The file cannot grow.
+    pub(crate) full: AtomicBool,
+    pub(crate) broken_writes: AtomicBool,
+    pub(crate) broken_reads: AtomicBool,
+    pub(crate) broken_sync: AtomicBool,
+}
+
+impl Disk {
+    pub(super) fn new(
+        file: File,
+        sync_failure: SyncFailure,
+        faults: Arc<Faults>,
+    ) -> Result<Self, DatabaseError> {
+        let backend = FileBackend::new(file.try_clone()?)?;
+        Ok(Self {
+            backend,
+            file,
+            sync_failure,
+            faults,
+        })
+    }
+
+    /// Takes the blocks of the file's new end from the disk at once. So a full disk shows here,
+    /// where nothing is half written, and never in the middle of writing pages.
+    #[cfg(target_os = "linux")]
+    fn reserve(&self, from: u64, to: u64) -> io::Result<()> {
+        use nix::{
+            errno::Errno,
+            fcntl::{FallocateFlags, fallocate},
+        };
+        let offset = |bytes: u64| i64::try_from(bytes).map_err(io::Error::other);
+        match fallocate(
+            &self.file,
+            FallocateFlags::empty(),
+            offset(from)?,
+            offset(to - from)?,
+        ) {
+            // Some file systems cannot; the file then grows as it is written.
+            Ok(()) | Err(Errno::EOPNOTSUPP) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn reserve(&self, _from: u64, _to: u64) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn fail_if(fault: &AtomicBool) -> io::Result<()> {
+    if fault.load(Ordering::Relaxed) {
+        return Err(io::Error::other("a fault that a test asked for"));
+    }
+    Ok(())
+}
+
+impl fmt::Debug for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Disk")
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        self.backend.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        fail_if(&self.faults.broken_reads)?;
+        self.backend.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let before = self.file.metadata()?.len();
+        if len > before {
+            if self.faults.full.load(Ordering::Relaxed) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.reserve(before, len)?;
+        }
+        self.backend.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let synced = fail_if(&self.faults.broken_sync).and_then(|()| self.backend.sync_data());
+        if let Err(error) = &synced {
+            self.sync_failure.react(error);
+        }
+        synced
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        fail_if(&self.faults.broken_writes)?;
+        self.backend.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.backend.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.backend.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(
+        &self,
+        start: Bound<u64>,
+        end: Bound<u64>,
+    ) -> Result<bool, BackendError> {
+        self.backend.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.backend.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.backend.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.backend.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.backend.query_lock_range(start, end)
+    }
+}

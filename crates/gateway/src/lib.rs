@@ -1,16 +1,50 @@
 //! The gateway: what stands between the world and the services.
+//!
+//! N threads, each with a listener, an event loop and connections to the instances of its own,
+//! share nothing on a request's way but immutable snapshots. A request's walk through the modules:
+//!
+//! ```text
+//! worker      accepts; one task per client connection
+//! server      reads the head (h1), answers, keeps the connection or ends it
+//! prepare     framing → canonical host and path → route → proof → the head for the instance
+//! forward     picks an instance (upstream), connects, tries another one where that is safe
+//! exchange    request up and response down at once, within bounded memory and time
+//! record      metrics and the access log
+//! ```
+//!
+//! HTTP/2 and TLS have their place at `server`: everything behind it works on a request's head and
+//! two byte streams. `node` plugs in who knows the instances ([`Discovery`]) and the keys ([`Keys`]).
 
+mod access_log;
+mod auth;
 mod config;
 mod discovery;
+mod exchange;
+mod fault;
+mod forward;
+mod gateway;
+mod h1;
 mod host;
 mod keys;
+mod metrics;
 mod path;
+mod prepare;
+mod random;
+mod record;
 mod route;
 mod router;
+mod scratch;
+mod server;
+mod timer;
+mod trace;
 mod units;
+mod upstream;
+mod worker;
 
 pub use config::{AccessLog, GatewayConfig, Limits};
 pub use discovery::{Discovery, Endpoint, EndpointStatus, FixedDiscovery};
+pub use gateway::Gateway;
 pub use keys::{Keys, TokenKeys};
+pub use metrics::Stats;
 pub use route::{Auth, PathPattern, Route};
 pub use router::Router;

@@ -1,0 +1,562 @@
+//! One request and its response on their way between a client and an instance, both directions at
+//! once, within bounded memory: what one side sends is only read as fast as the other side takes it.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::{io::AsyncWrite, net::TcpStream};
+
+use crate::{
+    fault::Fault,
+    h1::{Body, FieldKind, HeadScan, Piece, Scanned, push_chunk, push_number},
+    prepare::Plan,
+    scratch::Scratch,
+    server::{Client, READ},
+    timer::{Elapsed, Millis, Timer, millis},
+    worker::Worker,
+};
+
+pub(crate) struct Exchange<'a> {
+    worker: &'a Worker,
+    client: &'a mut Client,
+    scratch: &'a mut Scratch,
+    plan: &'a mut Plan,
+    upload: Upload,
+    /// How much of `scratch.request` this instance was sent.
+    sent: usize,
+    /// Bytes of the request's body read from the client.
+    taken: u64,
+    /// Part of the body is gone: the request cannot be sent again.
+    streamed: bool,
+    /// When the response's head must be there, given that the request is sent.
+    answer_due: Millis,
+    timeout: Millis,
+    body_timeout: Millis,
+    /// When anything last moved.
+    moved: Millis,
+}
+
+/// How far the request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Upload {
+    /// Going on; `starved` while the client owes the next bytes.
+    Running {
+        starved: bool,
+    },
+    Done,
+    /// The instance takes no more. It may have answered, though.
+    Stopped,
+}
+
+/// Why there is no response.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The client's request turned out wrong, or late.
+    Client(Fault),
+    ClientGone,
+    /// The instance closed the connection; `heard` when it had begun to answer.
+    HungUp {
+        heard: bool,
+    },
+    /// The instance's answer is no HTTP.
+    Nonsense(&'static str),
+    Timeout,
+}
+
+/// How the response's body went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Relayed {
+    Whole,
+    /// The instance hung up in the middle, or sent what is no body.
+    InstanceBroke,
+    /// Nothing moved for too long.
+    Stalled,
+    ClientGone,
+}
+
+/// The body of a response, and what becomes of the connections after it.
+pub(crate) struct Response {
+    body: Body,
+    /// The client gets it in chunks.
+    chunked: bool,
+    pub(crate) keep_alive: bool,
+    /// The instance's connection can carry another request.
+    pub(crate) reusable: bool,
+}
+
+enum Halt {
+    Client(Fault),
+    ClientGone,
+    Instance,
+}
+
+/// How much is read at once from an instance.
+const DOWNLOAD: usize = 16 << 10;
+/// How much may wait to be written in one direction.
+const MOST_WAITING: usize = 32 << 10;
+/// A body of this size that came with its head can be sent again to another instance.
+const MOST_WHOLE: u64 = 64 << 10;
+
+impl<'a> Exchange<'a> {
+    pub(crate) fn new(
+        worker: &'a Worker,
+        client: &'a mut Client,
+        scratch: &'a mut Scratch,
+        plan: &'a mut Plan,
+    ) -> Self {
+        let now = client.timer.now();
+        let timeout = millis(plan.route().timeout);
+        let mut taken = 0;
+        if let Some(length @ 1..=MOST_WHOLE) = plan.framing.body.left()
+            && length <= scratch.input.len() as u64
+        {
+            scratch
+                .request
+                .extend_from_slice(&scratch.input.unread()[..length as usize]);
+            scratch.input.consume(length as usize);
+            plan.framing.body = Body::none();
+            taken = length;
+        }
+        scratch.upload.clear();
+        scratch.output.clear();
+        Self {
+            upload: Upload::Running { starved: false },
+            sent: 0,
+            taken,
+            streamed: false,
+            answer_due: now + timeout,
+            timeout,
+            body_timeout: millis(worker.shared.config.limits.body_timeout),
+            moved: now,
+            worker,
+            client,
+            scratch,
+            plan,
+        }
+    }
+
+    pub(crate) fn timer(&self) -> &Timer {
+        &self.client.timer
+    }
+
+    pub(crate) fn now(&self) -> Millis {
+        self.client.timer.now()
+    }
+
+    /// Whether part of the request's body cannot be sent again.
+    pub(crate) fn streamed(&self) -> bool {
+        self.streamed
+    }
+
+    /// Bytes of the request's body read from the client.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    pub(crate) fn request_sent(&self) -> bool {
+        self.upload == Upload::Done
+    }
+
+    /// Whether the instance has the whole request and owes nothing, nor sent more than it owed.
+    pub(crate) fn instance_is_done(&self) -> bool {
+        self.upload == Upload::Done && self.scratch.download.is_empty()
+    }
+
+    pub(crate) fn status(&self) -> u16 {
+        self.scratch.response.status
+    }
+
+    pub(crate) fn service_name(&self) -> &str {
+        self.plan.service().name.as_str()
+    }
+
+    /// Sends the request and reads the head of the response, from a connection that is new to this
+    /// exchange.
+    pub(crate) async fn response_head(&mut self, instance: &mut TcpStream) -> Result<(), Failure> {
+        self.upload = Upload::Running { starved: false };
+        self.sent = 0;
+        self.scratch.download.clear();
+        let mut scan = HeadScan::default();
+        std::future::poll_fn(|cx| {
+            if let Err(halt) = self.continue_upload(instance, cx) {
+                return Poll::Ready(Err(halt));
+            }
+            if let Poll::Ready(outcome) = self.poll_head(instance, &mut scan, cx) {
+                return Poll::Ready(outcome);
+            }
+            if self.client_left(cx) {
+                return Poll::Ready(Err(Failure::ClientGone));
+            }
+            let starved = self.upload == Upload::Running { starved: true };
+            let due = if starved {
+                self.moved + self.body_timeout
+            } else {
+                self.answer_due
+            };
+            match self.client.timer.arm(due, cx) {
+                Ok(()) => Poll::Pending,
+                Err(Elapsed) if starved => {
+                    Poll::Ready(Err(Failure::Client(Fault::request_timeout())))
+                }
+                Err(Elapsed) => Poll::Ready(Err(Failure::Timeout)),
+            }
+        })
+        .await
+    }
+
+    fn continue_upload(
+        &mut self,
+        instance: &mut TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
+        if !matches!(self.upload, Upload::Running { .. }) {
+            return Ok(());
+        }
+        match self.poll_upload(instance, cx) {
+            Poll::Ready(Ok(())) => self.upload = Upload::Done,
+            Poll::Ready(Err(Halt::Instance)) => self.upload = Upload::Stopped,
+            Poll::Ready(Err(Halt::Client(fault))) => return Err(Failure::Client(fault)),
+            Poll::Ready(Err(Halt::ClientGone)) => return Err(Failure::ClientGone),
+            Poll::Pending => {}
+        }
+        Ok(())
+    }
+
+    /// Sends on; ready when the whole request is sent.
+    fn poll_upload(
+        &mut self,
+        instance: &mut TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Halt>> {
+        self.upload = Upload::Running { starved: false };
+        loop {
+            while self.sent < self.scratch.request.len() {
+                let rest = &self.scratch.request[self.sent..];
+                match ready!(Pin::new(&mut *instance).poll_write(cx, rest)) {
+                    Ok(count) if count > 0 => self.sent += count,
+                    _ => return Poll::Ready(Err(Halt::Instance)),
+                }
+            }
+            while !self.scratch.upload.is_empty() {
+                let before = self.scratch.upload.len();
+                let flushed = self.scratch.upload.poll_flush(instance, cx);
+                if self.scratch.upload.len() < before {
+                    self.moved = self.now();
+                    self.answer_due = self.moved + self.timeout;
+                }
+                if ready!(flushed).is_err() {
+                    return Poll::Ready(Err(Halt::Instance));
+                }
+            }
+            if self.plan.framing.body.is_done() {
+                return Poll::Ready(Ok(()));
+            }
+            self.streamed = true;
+            if self.take_body()? {
+                continue;
+            }
+            if self.plan.framing.expects_continue {
+                self.plan.framing.expects_continue = false;
+                self.scratch
+                    .output
+                    .tail()
+                    .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            }
+            self.upload = Upload::Running { starved: true };
+            let Client { stream, .. } = &mut *self.client;
+            if !self.scratch.output.is_empty()
+                && ready!(self.scratch.output.poll_flush(stream, cx)).is_err()
+            {
+                return Poll::Ready(Err(Halt::ClientGone));
+            }
+            match ready!(self.scratch.input.poll_fill(stream, READ, cx)) {
+                Ok(0) | Err(_) => return Poll::Ready(Err(Halt::ClientGone)),
+                Ok(_) => {
+                    self.moved = self.now();
+                    self.answer_due = self.moved + self.timeout;
+                    self.upload = Upload::Running { starved: false };
+                }
+            }
+        }
+    }
+
+    /// Moves what there is of the request's body from the input to the upload. `false` when there
+    /// is nothing.
+    fn take_body(&mut self) -> Result<bool, Halt> {
+        let Scratch { input, upload, .. } = &mut *self.scratch;
+        let (limit, chunked) = (self.plan.route().max_body, self.plan.chunked);
+        let body = &mut self.plan.framing.body;
+        let mut moved = false;
+        while !body.is_done() && upload.len() < MOST_WAITING {
+            let piece = body
+                .next(input.unread())
+                .map_err(|fault| Halt::Client(Fault::malformed(fault.0)))?;
+            match piece {
+                Piece::Data { skip, length } => {
+                    self.taken += length as u64;
+                    if self.taken > limit {
+                        return Err(Halt::Client(Fault::body_too_large(limit)));
+                    }
+                    let data = &input.unread()[skip..skip + length];
+                    if chunked {
+                        push_chunk(data, upload.tail());
+                    } else {
+                        upload.tail().extend_from_slice(data);
+                    }
+                    input.consume(skip + length);
+                    moved = true;
+                }
+                Piece::Wait { skip } => {
+                    input.consume(skip);
+                    return Ok(moved);
+                }
+                Piece::End { skip } => {
+                    input.consume(skip);
+                    if chunked {
+                        upload.tail().extend_from_slice(b"0\r\n\r\n");
+                    }
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads the response's head, past any interim one (1xx), which end here.
+    fn poll_head(
+        &mut self,
+        instance: &mut TcpStream,
+        scan: &mut HeadScan,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Failure>> {
+        let most =
+            usize::try_from(self.worker.shared.config.limits.head_bytes).unwrap_or(usize::MAX);
+        loop {
+            let Scratch {
+                download, response, ..
+            } = &mut *self.scratch;
+            match scan.next(download.unread()) {
+                Scanned::End(length) => {
+                    if let Err(why) = response.parse(&download.unread()[..length]) {
+                        return Poll::Ready(Err(Failure::Nonsense(why)));
+                    }
+                    download.consume(length);
+                    match response.status {
+                        101 => {
+                            let why = "it switched protocols though nobody asked it to";
+                            return Poll::Ready(Err(Failure::Nonsense(why)));
+                        }
+                        100..=199 => {
+                            *scan = HeadScan::default();
+                            continue;
+                        }
+                        _ => return Poll::Ready(Ok(())),
+                    }
+                }
+                Scanned::BareLineFeed => {
+                    return Poll::Ready(Err(Failure::Nonsense("its head has a bare line feed")));
+                }
+                Scanned::Partial if download.len() >= most => {
+                    return Poll::Ready(Err(Failure::Nonsense("its head is too long")));
+                }
+                Scanned::Partial => {}
+            }
+            match ready!(download.poll_fill(instance, DOWNLOAD, cx)) {
+                Ok(0) | Err(_) => {
+                    let heard = !download.is_empty();
+                    return Poll::Ready(Err(Failure::HungUp { heard }));
+                }
+                Ok(_) => self.moved = self.client.timer.now(),
+            }
+        }
+    }
+
+    /// Notices a client that hung up while it waits. What it sends meanwhile is its next request.
+    fn client_left(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.upload != Upload::Done || !self.scratch.input.is_empty() {
+            return false;
+        }
+        let read = self
+            .scratch
+            .input
+            .poll_fill(&mut self.client.stream, READ, cx);
+        matches!(read, Poll::Ready(Ok(0) | Err(_)))
+    }
+
+    /// Decides how the response goes on to the client, and writes its head. The error says what is
+    /// wrong with the response.
+    pub(crate) fn begin_response(&mut self) -> Result<Response, &'static str> {
+        let Scratch {
+            response,
+            output,
+            request_id,
+            ..
+        } = &mut *self.scratch;
+        let body = response.body(self.plan.to_head)?;
+        let unframed = body.left().is_none();
+        let chunked = unframed && self.plan.minor == 1;
+        let keep_alive = self.plan.framing.keep_alive
+            && !self.worker.draining()
+            && self.upload == Upload::Done
+            && (chunked || !unframed);
+        let reusable = response.keep_alive() && !body.is_until_close();
+
+        let to = output.tail();
+        to.extend_from_slice(b"HTTP/1.1 ");
+        push_number(u64::from(response.status), to);
+        to.push(b' ');
+        to.extend_from_slice(response.reason());
+        to.extend_from_slice(b"\r\n");
+        let connection = response.has(FieldKind::Connection);
+        for (kind, name, value) in response.fields() {
+            let passes = match kind {
+                FieldKind::Other => !(connection && response.connection_names(name)),
+                FieldKind::TransferEncoding
+                | FieldKind::ContentLength
+                | FieldKind::Connection
+                | FieldKind::Upgrade
+                | FieldKind::HopByHop
+                | FieldKind::RequestId => false,
+                _ => true,
+            };
+            if passes {
+                to.extend_from_slice(name);
+                to.extend_from_slice(b": ");
+                to.extend_from_slice(value);
+                to.extend_from_slice(b"\r\n");
+            }
+        }
+        if !response.has(FieldKind::Date) {
+            self.worker.push_date(to);
+        }
+        to.extend_from_slice(b"x-request-id: ");
+        to.extend_from_slice(request_id.as_bytes());
+        to.extend_from_slice(b"\r\n");
+        // A response to HEAD and a 304 declare the length of a body that they do not have.
+        let declared = if response.status == 204 {
+            None
+        } else {
+            response.content_length()?
+        };
+        match declared {
+            Some(length) => {
+                to.extend_from_slice(b"content-length: ");
+                push_number(length, to);
+                to.extend_from_slice(b"\r\n");
+            }
+            None if chunked => to.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+            None => {}
+        }
+        if !keep_alive {
+            to.extend_from_slice(b"connection: close\r\n");
+        } else if self.plan.minor == 0 {
+            to.extend_from_slice(b"connection: keep-alive\r\n");
+        }
+        to.extend_from_slice(b"\r\n");
+        Ok(Response {
+            body,
+            chunked,
+            keep_alive,
+            reusable,
+        })
+    }
+
+    /// Sends the response on, while the rest of the request goes the other way.
+    pub(crate) async fn relay(
+        &mut self,
+        instance: &mut TcpStream,
+        mut response: Response,
+        body_out: &mut u64,
+    ) -> Relayed {
+        self.moved = self.now();
+        let mut end = None;
+        std::future::poll_fn(|cx| {
+            if self.continue_upload(instance, cx).is_err() {
+                // The response is on its way, so an error has no place left to go.
+                self.upload = Upload::Stopped;
+            }
+            loop {
+                if end.is_none() {
+                    end = self.poll_download(instance, &mut response, body_out, cx);
+                }
+                let before = self.scratch.output.len();
+                let flushed = self.scratch.output.poll_flush(&mut self.client.stream, cx);
+                if self.scratch.output.len() < before {
+                    self.moved = self.now();
+                }
+                match (flushed, end) {
+                    (Poll::Ready(Err(_)), _) => return Poll::Ready(Relayed::ClientGone),
+                    (Poll::Ready(Ok(())), Some(end)) => return Poll::Ready(end),
+                    (Poll::Ready(Ok(())), None) if before >= MOST_WAITING => continue,
+                    _ => break,
+                }
+            }
+            if self.client_left(cx) {
+                return Poll::Ready(Relayed::ClientGone);
+            }
+            match self.client.timer.arm(self.moved + self.body_timeout, cx) {
+                Ok(()) => Poll::Pending,
+                Err(Elapsed) => Poll::Ready(Relayed::Stalled),
+            }
+        })
+        .await
+    }
+
+    /// Moves what there is of the response's body to the output. How it ended, once it has.
+    fn poll_download(
+        &mut self,
+        instance: &mut TcpStream,
+        response: &mut Response,
+        body_out: &mut u64,
+        cx: &mut Context<'_>,
+    ) -> Option<Relayed> {
+        let Scratch {
+            download, output, ..
+        } = &mut *self.scratch;
+        while output.len() < MOST_WAITING {
+            match response.body.next(download.unread()) {
+                Ok(Piece::Data { skip, length }) => {
+                    *body_out += length as u64;
+                    if response.chunked {
+                        push_chunk(&download.unread()[skip..skip + length], output.tail());
+                        download.consume(skip + length);
+                    } else if output.is_empty() && skip == 0 && length == download.len() {
+                        std::mem::swap(output, download);
+                    } else {
+                        output
+                            .tail()
+                            .extend_from_slice(&download.unread()[skip..skip + length]);
+                        download.consume(skip + length);
+                    }
+                    if response.body.is_done() {
+                        return Some(Relayed::Whole);
+                    }
+                }
+                Ok(Piece::End { skip }) => {
+                    download.consume(skip);
+                    if response.chunked {
+                        output.tail().extend_from_slice(b"0\r\n\r\n");
+                    }
+                    return Some(Relayed::Whole);
+                }
+                Ok(Piece::Wait { skip }) => {
+                    download.consume(skip);
+                    match download.poll_fill(instance, DOWNLOAD, cx) {
+                        Poll::Pending => return None,
+                        Poll::Ready(Ok(0)) => {
+                            if !response.body.end_of_stream() {
+                                return Some(Relayed::InstanceBroke);
+                            }
+                        }
+                        Poll::Ready(Ok(_)) => self.moved = self.client.timer.now(),
+                        Poll::Ready(Err(_)) => return Some(Relayed::InstanceBroke),
+                    }
+                }
+                Err(_) => return Some(Relayed::InstanceBroke),
+            }
+        }
+        None
+    }
+}

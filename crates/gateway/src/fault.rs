@@ -1,0 +1,283 @@
+//! What the gateway itself answers when it does not forward.
+
+use std::{borrow::Cow, time::Duration};
+
+use sinew_core::{Error, Kind, Problem, Retry};
+
+use crate::h1::push_number;
+
+/// An answer of the gateway's own: problem details (RFC 9457) with a status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) status: u16,
+    pub(crate) code: &'static str,
+    kind: Kind,
+    detail: Cow<'static, str>,
+    retry_after: Option<Duration>,
+    /// The value of `WWW-Authenticate`.
+    challenge: Option<String>,
+    /// The value of `Allow`.
+    allow: Option<&'static str>,
+    /// The request cannot be trusted to end where it seems to.
+    pub(crate) close: bool,
+}
+
+impl Fault {
+    fn new(
+        status: u16,
+        kind: Kind,
+        code: &'static str,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let detail = detail.into();
+        let (retry_after, challenge, allow) = (None, None, None);
+        Self {
+            status,
+            code,
+            kind,
+            detail,
+            retry_after,
+            challenge,
+            allow,
+            close: false,
+        }
+    }
+
+    fn closing(mut self) -> Self {
+        self.close = true;
+        self
+    }
+
+    /// The request's bytes are no unambiguous HTTP/1.1.
+    pub(crate) fn malformed(detail: &'static str) -> Self {
+        Self::new(
+            400,
+            Kind::InvalidArgument,
+            "gateway.request_malformed",
+            detail,
+        )
+        .closing()
+    }
+
+    pub(crate) fn path_refused(why: &'static str) -> Self {
+        let detail = format!("the target is refused: {why}");
+        Self::new(400, Kind::InvalidArgument, "gateway.path_refused", detail)
+    }
+
+    pub(crate) fn head_too_large(detail: &'static str) -> Self {
+        Self::new(431, Kind::InvalidArgument, "gateway.head_too_large", detail).closing()
+    }
+
+    pub(crate) fn body_too_large(limit: u64) -> Self {
+        let detail = format!("the request's body is longer than {limit} bytes");
+        Self::new(413, Kind::InvalidArgument, "gateway.body_too_large", detail).closing()
+    }
+
+    /// The client did not send the rest of its request in time.
+    pub(crate) fn request_timeout() -> Self {
+        let detail = "the rest of the request did not arrive in time";
+        Self::new(
+            408,
+            Kind::DeadlineExceeded,
+            "gateway.request_timeout",
+            detail,
+        )
+        .closing()
+    }
+
+    pub(crate) fn expectation() -> Self {
+        let detail = "the only expectation met here is 100-continue";
+        Self::new(
+            417,
+            Kind::InvalidArgument,
+            "gateway.expectation_failed",
+            detail,
+        )
+        .closing()
+    }
+
+    pub(crate) fn method_refused() -> Self {
+        let detail = "CONNECT and TRACE do not pass the gateway";
+        let allow = Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+        let fault = Self::new(405, Kind::InvalidArgument, "gateway.method_refused", detail);
+        Self { allow, ..fault }.closing()
+    }
+
+    pub(crate) fn upgrade_unsupported() -> Self {
+        let detail = "the gateway does not carry WebSockets yet";
+        Self::new(
+            501,
+            Kind::FailedPrecondition,
+            "gateway.upgrade_unsupported",
+            detail,
+        )
+    }
+
+    pub(crate) fn no_route() -> Self {
+        Self::new(
+            404,
+            Kind::NotFound,
+            "gateway.no_route",
+            "no route takes this host and path",
+        )
+    }
+
+    pub(crate) fn loop_detected() -> Self {
+        let detail = "the request has passed this gateway too often; a route leads back to it";
+        Self::new(
+            508,
+            Kind::FailedPrecondition,
+            "gateway.loop_detected",
+            detail,
+        )
+    }
+
+    pub(crate) fn unauthenticated(error: Option<&Error>) -> Self {
+        // RFC 6750 §3: no error code when the request had no credentials at all.
+        let (detail, challenge) = match error {
+            None => ("a bearer token is required".to_owned(), "Bearer".to_owned()),
+            Some(error) => (
+                format!("the token is refused: {}", error.message()),
+                format!(
+                    "Bearer error=\"invalid_token\", error_description=\"{}\"",
+                    error.code()
+                ),
+            ),
+        };
+        let fault = Self::new(
+            401,
+            Kind::Unauthenticated,
+            "gateway.unauthenticated",
+            detail,
+        );
+        Self {
+            challenge: Some(challenge),
+            ..fault
+        }
+    }
+
+    fn unavailable(status: u16, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        let fault = Self::new(status, Kind::Unavailable, code, detail);
+        Self {
+            retry_after: Some(Duration::from_secs(1)),
+            ..fault
+        }
+    }
+
+    pub(crate) fn keys_unknown() -> Self {
+        let detail = "the keys that verify tokens are not known yet";
+        Self::unavailable(503, "gateway.keys_unknown", detail)
+    }
+
+    pub(crate) fn no_instance(service: &str) -> Self {
+        let detail = format!("no instance of service {service} is up");
+        Self::unavailable(503, "gateway.no_instance", detail)
+    }
+
+    /// Nothing was sent, so trying again is safe.
+    pub(crate) fn unreachable(service: &str) -> Self {
+        let detail = format!("no instance of service {service} could be connected to");
+        Self::unavailable(503, "gateway.unreachable", detail)
+    }
+
+    pub(crate) fn too_many_connections() -> Self {
+        let detail = "the gateway has all the connections it may have";
+        Self::unavailable(503, "gateway.too_many_connections", detail).closing()
+    }
+
+    /// The instance hung up or answered something that is no HTTP.
+    pub(crate) fn upstream_failed(service: &str, why: &str) -> Self {
+        let detail = format!("an instance of service {service} failed to answer: {why}");
+        let fault = Self::new(502, Kind::Unavailable, "gateway.upstream_failed", detail);
+        Self {
+            retry_after: None,
+            ..fault
+        }
+    }
+
+    pub(crate) fn upstream_timeout(service: &str) -> Self {
+        let detail = format!("service {service} did not answer in time");
+        Self::new(
+            504,
+            Kind::DeadlineExceeded,
+            "gateway.upstream_timeout",
+            detail,
+        )
+    }
+
+    fn problem(&self) -> Problem {
+        let retry = self.retry_after.map_or(Retry::No, Retry::After);
+        let error = Error::new(self.kind, self.code, self.detail.as_ref()).with_retry(retry);
+        Problem {
+            status: self.status,
+            title: reason(self.status).to_owned(),
+            ..error.problem()
+        }
+    }
+
+    /// Appends the whole response. `common` appends the header lines that all responses share.
+    pub(crate) fn render(
+        &self,
+        to_head: bool,
+        close: bool,
+        to: &mut Vec<u8>,
+        common: impl FnOnce(&mut Vec<u8>),
+    ) -> usize {
+        let body = serde_json::to_vec(&self.problem()).unwrap_or_default();
+        to.extend_from_slice(b"HTTP/1.1 ");
+        push_number(u64::from(self.status), to);
+        to.push(b' ');
+        to.extend_from_slice(reason(self.status).as_bytes());
+        to.extend_from_slice(b"\r\ncontent-type: ");
+        to.extend_from_slice(Problem::MEDIA_TYPE.as_bytes());
+        to.extend_from_slice(b"\r\ncontent-length: ");
+        push_number(body.len() as u64, to);
+        to.extend_from_slice(b"\r\n");
+        if let Some(wait) = self.retry_after {
+            to.extend_from_slice(b"retry-after: ");
+            push_number(wait.as_secs().max(1), to);
+            to.extend_from_slice(b"\r\n");
+        }
+        if let Some(challenge) = &self.challenge {
+            to.extend_from_slice(b"www-authenticate: ");
+            to.extend_from_slice(challenge.as_bytes());
+            to.extend_from_slice(b"\r\n");
+        }
+        if let Some(allow) = self.allow {
+            to.extend_from_slice(b"allow: ");
+            to.extend_from_slice(allow.as_bytes());
+            to.extend_from_slice(b"\r\n");
+        }
+        common(to);
+        to.extend_from_slice(if close {
+            b"connection: close\r\n\r\n"
+        } else {
+            b"\r\n"
+        });
+        if to_head {
+            return 0;
+        }
+        to.extend_from_slice(&body);
+        body.len()
+    }
+}
+
+/// The status in words (RFC 9110 §15).
+fn reason(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        417 => "Expectation Failed",
+        431 => "Request Header Fields Too Large",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        508 => "Loop Detected",
+        _ => "Error",
+    }
+}

@@ -1,0 +1,309 @@
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use sinew_core::{Error, Kind, Name, Result};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::watch;
+
+use crate::{
+    access_log,
+    config::{AccessLog, GatewayConfig},
+    discovery::Discovery,
+    keys::Keys,
+    metrics::{Metrics, PerThread, RouteCounters, ServiceCounters, Stats},
+    route::Route,
+    router::Router,
+    worker,
+};
+
+/// The running data plane. Dropping it stops it at once; [`Gateway::drain`] lets requests finish.
+pub struct Gateway {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    phase: watch::Sender<Phase>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// One change of the routes at a time.
+    changing: Mutex<()>,
+}
+
+/// What all threads share. Nothing here is written on the way of a request.
+pub(crate) struct Shared {
+    pub(crate) config: GatewayConfig,
+    pub(crate) discovery: Arc<dyn Discovery>,
+    pub(crate) keys: Option<Arc<dyn Keys>>,
+    pub(crate) metrics: Metrics,
+    pub(crate) snapshot: ArcSwap<Snapshot>,
+    /// The snapshot's, so that a thread sees at the price of one load that it has the current one.
+    pub(crate) version: AtomicU64,
+    pub(crate) log: Option<access_log::Sender>,
+}
+
+/// The routes at one time.
+pub(crate) struct Snapshot {
+    pub(crate) version: u64,
+    pub(crate) router: Router,
+    /// In the order of the router's.
+    pub(crate) routes: Vec<RouteEntry>,
+    pub(crate) services: Vec<(Name, Arc<PerThread<ServiceCounters>>)>,
+}
+
+pub(crate) struct RouteEntry {
+    pub(crate) route: Arc<Route>,
+    pub(crate) label: String,
+    /// Its index in the snapshot's services.
+    pub(crate) service: usize,
+    pub(crate) counters: Arc<PerThread<RouteCounters>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Serving,
+    Draining,
+    Stopped,
+}
+
+impl Snapshot {
+    fn new(version: u64, router: Router, metrics: &Metrics) -> Self {
+        let mut services: Vec<(Name, Arc<PerThread<ServiceCounters>>)> = Vec::new();
+        let mut indexes = std::collections::HashMap::new();
+        let routes = router
+            .routes()
+            .iter()
+            .map(|route| {
+                let service = *indexes.entry(route.service.clone()).or_insert_with(|| {
+                    services.push((route.service.clone(), metrics.service(&route.service)));
+                    services.len() - 1
+                });
+                let label = route.label();
+                let counters = metrics.route(&label, &route.service);
+                RouteEntry {
+                    route: route.clone(),
+                    label,
+                    service,
+                    counters,
+                }
+            })
+            .collect();
+        Self {
+            version,
+            router,
+            routes,
+            services,
+        }
+    }
+}
+
+impl Gateway {
+    /// Listens and begins to answer. Without `keys`, routes that ask for a token answer 503.
+    ///
+    /// `gateway.address_in_use` (AlreadyExists) when the port is taken, `gateway.listen`
+    /// (Unavailable) when it cannot listen for another reason, `gateway.config_invalid` and
+    /// `gateway.routes_invalid` (InvalidArgument), `gateway.access_log` (Unavailable).
+    pub fn start(
+        config: GatewayConfig,
+        discovery: Arc<dyn Discovery>,
+        keys: Option<Arc<dyn Keys>>,
+    ) -> Result<Self> {
+        let threads = thread_count(&config)?;
+        let metrics = Metrics::new(threads);
+        let router = Router::build(config.routes.clone())?;
+        let snapshot = Snapshot::new(1, router, &metrics);
+        let (address, listeners) = listen(config.address, threads)?;
+        let (log, log_writer) = access_log::start(&config.access_log)?.unzip();
+        let shared = Arc::new(Shared {
+            config,
+            discovery,
+            keys,
+            metrics,
+            snapshot: ArcSwap::from_pointee(snapshot),
+            version: AtomicU64::new(1),
+            log,
+        });
+        let (phase, _) = watch::channel(Phase::Serving);
+        let gateway = Self {
+            address,
+            shared,
+            phase,
+            threads: Mutex::new(log_writer.into_iter().collect()),
+            changing: Mutex::default(),
+        };
+        for (index, listener) in listeners.into_iter().enumerate() {
+            gateway.spawn(index, listener)?;
+        }
+        Ok(gateway)
+    }
+
+    fn spawn(&self, index: usize, listener: TcpListener) -> Result<()> {
+        let failed = |error: io::Error| listen_failed(self.address, error);
+        let (shared, phase) = (self.shared.clone(), self.phase.subscribe());
+        let run = move || -> io::Result<()> {
+            // Made in its thread: nothing in it ever leaves it, so nothing in it is ever locked.
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_io()
+                .enable_time()
+                .build_local(tokio::runtime::LocalOptions::default())?;
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::from_std(listener)?;
+                worker::run(shared, index, listener, phase).await;
+                Ok(())
+            })
+        };
+        let logged = move || {
+            if let Err(error) = run() {
+                tracing::error!(%error, "a thread of the gateway cannot start");
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("gateway-{index}"))
+            .spawn(logged);
+        self.threads.lock().push(thread.map_err(failed)?);
+        Ok(())
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Replaces the routes; requests that come in from now on see the new ones, connections and
+    /// pools stay. `gateway.routes_invalid` (InvalidArgument) leaves everything as it was.
+    /// Returns the version of the new routes.
+    pub fn set_routes(&self, routes: Vec<Route>) -> Result<u64> {
+        let router = Router::build(routes)?;
+        let _one_at_a_time = self.changing.lock();
+        let version = self.shared.snapshot.load().version + 1;
+        let snapshot = Snapshot::new(version, router, &self.shared.metrics);
+        self.shared.snapshot.store(Arc::new(snapshot));
+        self.shared.version.store(version, Ordering::Release);
+        Ok(version)
+    }
+
+    /// The version of the routes and the routes, in the order they were given.
+    pub fn routes(&self) -> (u64, Vec<Arc<Route>>) {
+        let snapshot = self.shared.snapshot.load();
+        (snapshot.version, snapshot.router.routes().to_vec())
+    }
+
+    /// All metrics in the Prometheus text format.
+    pub fn metrics_text(&self) -> String {
+        self.shared.metrics.text()
+    }
+
+    /// Figures of this moment.
+    pub fn stats(&self) -> Stats {
+        self.shared.metrics.stats()
+    }
+
+    /// Accepts no more, lets what is in flight finish, at most `limit`, with `Connection: close` on
+    /// the responses, then stops. Returns how many requests were cut off.
+    pub async fn drain(&self, limit: Duration) -> u64 {
+        self.phase.send_replace(Phase::Draining);
+        let finished = async {
+            while self.stats().connections > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let _ = tokio::time::timeout(limit, finished).await;
+        let cut_off = self.stats().in_flight;
+        self.phase.send_replace(Phase::Stopped);
+        cut_off
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.phase.send_replace(Phase::Stopped);
+    }
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+fn thread_count(config: &GatewayConfig) -> Result<usize> {
+    let invalid = |message: &str| {
+        Err(Error::new(
+            Kind::InvalidArgument,
+            "gateway.config_invalid",
+            message,
+        ))
+    };
+    let limits = &config.limits;
+    match config.threads {
+        Some(0) => return invalid("threads must be at least 1"),
+        Some(1_025..) => return invalid("threads must be at most 1024"),
+        _ => {}
+    }
+    if !(1..=crate::h1::MOST_HEADERS).contains(&limits.headers) {
+        return invalid("limits.headers must be 1 to 256");
+    }
+    if !(1 << 10..=1 << 20).contains(&limits.head_bytes) {
+        return invalid("limits.head_bytes must be 1KiB to 1MiB");
+    }
+    if limits.connections == 0 {
+        return invalid("limits.connections must be at least 1");
+    }
+    if matches!(&config.access_log, AccessLog::File(path) if path.as_os_str().is_empty()) {
+        return invalid("access_log must be \"off\", \"stdout\", \"stderr\" or a file");
+    }
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    Ok(config.threads.unwrap_or_else(cores))
+}
+
+/// One listener per thread on one port; the kernel spreads connections over them (SO_REUSEPORT).
+fn listen(address: SocketAddr, threads: usize) -> Result<(SocketAddr, Vec<TcpListener>)> {
+    let failed = |error| listen_failed(address, error);
+    if address.port() != 0 {
+        // SO_REUSEPORT would share the port with another gateway of the same user without a word;
+        // a socket without it finds out.
+        drop(bind(address, false).map_err(failed)?);
+    }
+    let first = bind(address, true).map_err(failed)?;
+    let address = first.local_addr().map_err(failed)?;
+    let mut listeners = vec![first];
+    for _ in 1..threads {
+        listeners.push(bind(address, true).map_err(failed)?);
+    }
+    Ok((address, listeners))
+}
+
+fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    // Connections of an earlier process that are still closing do not hold the port.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    if shared {
+        socket.listen(4_096)?;
+    }
+    Ok(socket.into())
+}
+
+fn listen_failed(address: SocketAddr, error: io::Error) -> Error {
+    if error.kind() == io::ErrorKind::AddrInUse {
+        let message = format!("{address} is in use by another process");
+        Error::new(Kind::AlreadyExists, "gateway.address_in_use", message)
+    } else {
+        let message = format!("the gateway cannot listen on {address}");
+        Error::new(Kind::Unavailable, "gateway.listen", message).with_source(error)
+    }
+}

@@ -1,0 +1,287 @@
+//! From a request's head to what an instance will be sent: checks, route, policies, headers.
+
+use std::rc::Rc;
+
+use crate::{
+    fault::Fault,
+    h1::{Destination, FieldKind, Framing, RequestHead, push_number},
+    path,
+    record::Record,
+    route::{Auth, Route},
+    scratch::Scratch,
+    server::Client,
+    trace,
+    upstream::Service,
+    worker::{Table, Worker},
+};
+
+/// A request that may be forwarded.
+pub(crate) struct Plan {
+    table: Rc<Table>,
+    route: usize,
+    pub(crate) framing: Framing,
+    /// The body's framing towards the instance.
+    pub(crate) chunked: bool,
+    pub(crate) to_head: bool,
+    pub(crate) minor: u8,
+    pub(crate) idempotent: bool,
+}
+
+impl Plan {
+    pub(crate) fn route(&self) -> &Route {
+        &self.table.snapshot.routes[self.route].route
+    }
+
+    pub(crate) fn service(&self) -> &Rc<Service> {
+        &self.table.services[self.table.snapshot.routes[self.route].service]
+    }
+
+    /// Whether some of the request's body is still with the client.
+    pub(crate) fn request_left(&self) -> bool {
+        !self.framing.body.is_done()
+    }
+}
+
+/// A request that was here this often runs in a circle.
+const MOST_PASSES: usize = 5;
+const VIA: &str = "1.1 sinew";
+
+/// Takes the head of `length` bytes out of the input and makes a plan of it.
+pub(crate) fn prepare(
+    worker: &Worker,
+    client: &Client,
+    scratch: &mut Scratch,
+    length: usize,
+    record: &mut Record,
+) -> Result<Plan, Fault> {
+    scratch.path.clear();
+    scratch.query.clear();
+    scratch.host.clear();
+    scratch.request_id.clear();
+    let most_headers = worker.shared.config.limits.headers;
+    let parsed = scratch
+        .head
+        .parse(&scratch.input.unread()[..length], most_headers);
+    scratch.input.consume(length);
+    trace::request_id(&scratch.head, &worker.random, &mut scratch.request_id);
+    parsed?;
+
+    let framing = scratch.head.framing()?;
+    if matches!(scratch.head.method(), "CONNECT" | "TRACE") {
+        return Err(Fault::method_refused());
+    }
+    let Scratch {
+        head,
+        host,
+        path,
+        query,
+        ..
+    } = &mut *scratch;
+    let destination = head.destination()?;
+    if let Some(authority) = destination.authority {
+        host.extend(authority.host.chars().map(|c| c.to_ascii_lowercase()));
+    }
+    canonical_target(destination.path_and_query, path, query)?;
+
+    let table = worker.table();
+    let route = table
+        .snapshot
+        .router
+        .find(host, path)
+        .ok_or_else(Fault::no_route)?;
+    record.routed(&table, route);
+    let plan = Plan {
+        chunked: framing.body.is_chunked(),
+        to_head: head.method() == "HEAD",
+        minor: head.minor,
+        idempotent: head.idempotent(),
+        table,
+        route,
+        framing,
+    };
+    if head.asks_for_websocket() {
+        return Err(Fault::upgrade_unsupported());
+    }
+    let passes = head
+        .values(FieldKind::Via)
+        .flat_map(|via| via.split(|b| *b == b','));
+    if passes
+        .filter(|member| member.trim_ascii() == VIA.as_bytes())
+        .count()
+        >= MOST_PASSES
+    {
+        return Err(Fault::loop_detected());
+    }
+    let mut identity = None;
+    for proof in &plan.route().auth {
+        match proof {
+            Auth::Jwt => identity = Some(worker.auth.check(head, worker.clock.now())?),
+        }
+    }
+    let limit = plan.route().max_body;
+    if plan
+        .framing
+        .body
+        .left()
+        .is_some_and(|length| length > limit)
+    {
+        return Err(Fault::body_too_large(limit));
+    }
+
+    render(worker, client, scratch, &plan);
+    if let Some(identity) = identity {
+        scratch.request.extend_from_slice(identity.lines());
+    }
+    match plan.framing.body.left() {
+        Some(length)
+            if length > 0
+                || scratch
+                    .head
+                    .values(FieldKind::ContentLength)
+                    .next()
+                    .is_some() =>
+        {
+            scratch.request.extend_from_slice(b"content-length: ");
+            push_number(length, &mut scratch.request);
+            scratch.request.extend_from_slice(b"\r\n\r\n");
+        }
+        Some(_) => scratch.request.extend_from_slice(b"\r\n"),
+        None => scratch
+            .request
+            .extend_from_slice(b"transfer-encoding: chunked\r\n\r\n"),
+    }
+    Ok(plan)
+}
+
+/// Takes the body of a request that is not forwarded out of the input, if all of it is there.
+pub(crate) fn skip_body(scratch: &mut Scratch) -> bool {
+    let Ok(framing) = scratch.head.framing() else {
+        return false;
+    };
+    match framing.body.left().map(usize::try_from) {
+        Some(Ok(length)) if length <= scratch.input.len() && framing.keep_alive => {
+            scratch.input.consume(length);
+            true
+        }
+        _ => false,
+    }
+}
+
+fn canonical_target(target: &[u8], path: &mut String, query: &mut String) -> Result<(), Fault> {
+    let question = memchr::memchr(b'?', target);
+    let (raw_path, raw_query) = match question {
+        Some(at) => (&target[..at], Some(&target[at + 1..])),
+        None => (target, None),
+    };
+    let refused = |refusal: path::Refusal| Fault::path_refused(refusal.why());
+    let mut bytes = std::mem::take(path).into_bytes();
+    path::canonicalise(raw_path, &mut bytes).map_err(refused)?;
+    *path = String::from_utf8(bytes).expect("canonical paths are ASCII");
+    if let Some(raw_query) = raw_query {
+        let mut bytes = std::mem::take(query).into_bytes();
+        bytes.push(b'?');
+        path::canonicalise_query(raw_query, &mut bytes).map_err(refused)?;
+        *query = String::from_utf8(bytes).expect("canonical queries are ASCII");
+    }
+    Ok(())
+}
+
+/// Writes the head for the instance but for its last lines.
+fn render(worker: &Worker, client: &Client, scratch: &mut Scratch, plan: &Plan) {
+    let Scratch {
+        head,
+        path,
+        query,
+        request,
+        request_id,
+        ..
+    } = scratch;
+    let path = match &plan.route().strip_prefix {
+        Some(prefix) => &path[prefix.len()..],
+        None => path.as_str(),
+    };
+    let host = match head.destination() {
+        Ok(Destination {
+            host_text: Some(text),
+            ..
+        }) => text,
+        _ => plan.route().service.as_str().as_bytes(),
+    };
+    let to = request;
+    to.clear();
+    put(to, &[head.method().as_bytes(), b" "]);
+    if !path.starts_with('/') {
+        to.push(b'/');
+    }
+    put(
+        to,
+        &[
+            path.as_bytes(),
+            query.as_bytes(),
+            b" HTTP/1.1\r\nhost: ",
+            host,
+            b"\r\n",
+        ],
+    );
+
+    let trace = trace::context(head);
+    push_fields(head, trace.is_some(), to);
+
+    put(
+        to,
+        &[client.forwarding.as_bytes(), b";host=\"", host, b"\"\r\n"],
+    );
+    put(
+        to,
+        &[
+            b"x-forwarded-host: ",
+            host,
+            b"\r\nvia: ",
+            VIA.as_bytes(),
+            b"\r\n",
+        ],
+    );
+    if let Some(prefix) = &plan.route().strip_prefix {
+        put(to, &[b"x-forwarded-prefix: ", prefix.as_bytes(), b"\r\n"]);
+    }
+    put(to, &[b"x-request-id: ", request_id.as_bytes(), b"\r\n"]);
+    if trace.is_none() {
+        trace::push_new_context(&worker.random, to);
+    }
+}
+
+/// Appends the client's fields that pass.
+fn push_fields(head: &RequestHead, traced: bool, to: &mut Vec<u8>) {
+    let connection = head.values(FieldKind::Connection).next().is_some();
+    for (kind, name, value) in head.fields() {
+        let passes = match kind {
+            FieldKind::Other => !(connection && head.connection_names(name)),
+            FieldKind::EndToEnd
+            | FieldKind::Authorization
+            | FieldKind::IdempotencyKey
+            | FieldKind::Via
+            | FieldKind::Date => true,
+            FieldKind::TraceParent | FieldKind::TraceState => traced,
+            FieldKind::Host
+            | FieldKind::ContentLength
+            | FieldKind::TransferEncoding
+            | FieldKind::Connection
+            | FieldKind::Upgrade
+            | FieldKind::Expect
+            | FieldKind::HopByHop
+            | FieldKind::Forwarding
+            | FieldKind::Identity
+            | FieldKind::RequestId
+            | FieldKind::Twin => false,
+        };
+        if passes {
+            put(to, &[name, b": ", value, b"\r\n"]);
+        }
+    }
+}
+
+fn put(to: &mut Vec<u8>, parts: &[&[u8]]) {
+    for part in parts {
+        to.extend_from_slice(part);
+    }
+}

@@ -1,0 +1,101 @@
+//! What is to be known of a request once it is answered.
+
+use std::{rc::Rc, time::Duration};
+
+use sinew_core::InstanceId;
+
+use crate::{
+    access_log,
+    scratch::Scratch,
+    server::Client,
+    worker::{Table, Worker},
+};
+
+pub(crate) struct Record {
+    worker: Rc<Worker>,
+    started: Duration,
+    route: Option<(Rc<Table>, usize)>,
+    status: u16,
+    code: Option<&'static str>,
+    pub(crate) instance: Option<InstanceId>,
+    pub(crate) retries: u32,
+    pub(crate) body_in: u64,
+    pub(crate) body_out: u64,
+}
+
+/// What is logged when the client left before it had an answer, as nginx does.
+pub(crate) const CLIENT_GONE: u16 = 499;
+
+impl Record {
+    /// A request has come in.
+    pub(crate) fn new(worker: &Rc<Worker>) -> Self {
+        worker.counters().in_flight.add(1);
+        Self {
+            started: worker.clock.monotonic(),
+            worker: worker.clone(),
+            route: None,
+            status: CLIENT_GONE,
+            code: None,
+            instance: None,
+            retries: 0,
+            body_in: 0,
+            body_out: 0,
+        }
+    }
+
+    pub(crate) fn routed(&mut self, table: &Rc<Table>, route: usize) {
+        self.route = Some((table.clone(), route));
+    }
+
+    pub(crate) fn answered(&mut self, status: u16, code: Option<&'static str>) {
+        (self.status, self.code) = (status, code);
+    }
+
+    /// Something went wrong after the answer had begun.
+    pub(crate) fn failed(&mut self, code: &'static str) {
+        self.code = Some(code);
+    }
+
+    /// Counts and logs.
+    pub(crate) fn finish(self, worker: &Worker, client: &Client, scratch: &Scratch) {
+        let took = worker.clock.monotonic().saturating_sub(self.started);
+        worker.counters().requests.add(1);
+        let metrics = &worker.shared.metrics;
+        let route = self
+            .route
+            .as_ref()
+            .map(|(table, index)| &table.snapshot.routes[*index]);
+        let counters = route.map_or(&metrics.unrouted, |route| &route.counters);
+        counters
+            .of(worker.index)
+            .record(self.status, took, self.body_in, self.body_out);
+        let Some(log) = &worker.log else { return };
+        let line = access_log::Line {
+            time: worker.clock.now(),
+            request_id: &scratch.request_id,
+            peer: client.peer.ip(),
+            method: scratch.head.method(),
+            host: &scratch.host,
+            path: &scratch.path,
+            query: &scratch.query,
+            status: self.status,
+            code: self.code,
+            route: route.map(|route| route.label.as_str()),
+            service: route.map(|route| route.route.service.as_str()),
+            instance: self.instance.as_ref().map(InstanceId::as_str),
+            retries: self.retries,
+            took,
+            body_in: self.body_in,
+            body_out: self.body_out,
+        };
+        if !log.send(&line) {
+            worker.counters().log_dropped.add(1);
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.worker.counters().in_flight.sub(1);
+    }
+}

@@ -1,0 +1,263 @@
+//! A client's connection, from its first request to its last.
+
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    task::{Poll, ready},
+};
+
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+
+use crate::{
+    fault::Fault,
+    forward::{self, Outcome},
+    h1::{HeadScan, Scanned},
+    prepare,
+    record::Record,
+    scratch::Scratch,
+    timer::{Elapsed, Millis, Timer, millis},
+    worker::Worker,
+};
+
+/// The client's side of a connection.
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
+    pub(crate) peer: SocketAddr,
+    pub(crate) timer: Timer,
+    /// The forwarding header lines that are the same for all requests of this client.
+    pub(crate) forwarding: String,
+}
+
+/// What becomes of a connection after a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    KeepAlive,
+    Close,
+    /// The client may still be sending: read on for a moment, because closing a socket with unread
+    /// bytes resets it and can take the response away from the client.
+    Linger,
+}
+
+/// How much is read at once from a client.
+pub(crate) const READ: usize = 8 << 10;
+const LINGER: Millis = 1_000;
+const MOST_LINGERING: usize = 1 << 20;
+
+impl Client {
+    fn new(stream: TcpStream, peer: SocketAddr, timer: Timer) -> Self {
+        let ip = peer.ip().to_canonical();
+        let node = if ip.is_ipv6() {
+            format!("\"[{ip}]\"")
+        } else {
+            ip.to_string()
+        };
+        let forwarding = format!(
+            "x-forwarded-for: {ip}\r\nx-forwarded-proto: http\r\nforwarded: for={node};proto=http"
+        );
+        Self {
+            stream,
+            peer,
+            timer,
+            forwarding,
+        }
+    }
+}
+
+/// Answers requests until the connection ends.
+pub(crate) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+    let mut client = Client::new(stream, peer, worker.ticker.timer());
+    while wait(worker, &client).await {
+        let mut scratch = worker.scratch();
+        let after = answer_all(worker, &mut client, &mut scratch).await;
+        worker.give_back(scratch);
+        match after {
+            After::KeepAlive => {}
+            After::Close => break,
+            After::Linger => return linger(worker, client).await,
+        }
+    }
+}
+
+/// Waits for the first byte of a request. `false` when the connection should end instead.
+async fn wait(worker: &Worker, client: &Client) -> bool {
+    let due = client.timer.now() + millis(worker.shared.config.limits.idle_timeout);
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(ready) = client.stream.poll_read_ready(cx) {
+            return Poll::Ready(ready.is_ok());
+        }
+        if worker.draining() || client.timer.arm(due, cx).is_err() {
+            return Poll::Ready(false);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Answers the request that is coming in, and those that follow on its heels.
+async fn answer_all(worker: &Rc<Worker>, client: &mut Client, scratch: &mut Scratch) -> After {
+    loop {
+        match read_head(worker, client, scratch).await {
+            Ok(None) => return After::Close,
+            Ok(Some(length)) => match answer(worker, client, scratch, length).await {
+                After::KeepAlive if scratch.input.is_empty() => return After::KeepAlive,
+                After::KeepAlive => {}
+                after => return after,
+            },
+            Err(fault) => {
+                worker.counters().malformed.add(1);
+                let mut record = Record::new(worker);
+                let after = reply(worker, client, scratch, &fault, false, &mut record).await;
+                record.finish(worker, client, scratch);
+                return after;
+            }
+        }
+    }
+}
+
+/// Reads until a whole head is there; its length, or `None` when the client ended before.
+async fn read_head(
+    worker: &Worker,
+    client: &mut Client,
+    scratch: &mut Scratch,
+) -> Result<Option<usize>, Fault> {
+    let limits = &worker.shared.config.limits;
+    let most = usize::try_from(limits.head_bytes).unwrap_or(usize::MAX);
+    let due = client.timer.now() + millis(limits.head_timeout);
+    let mut scan = HeadScan::default();
+    let mut begun = false;
+    std::future::poll_fn(|cx| {
+        loop {
+            if !begun {
+                // RFC 9112 §2.2: one empty line before a request is forgiven, as old clients send
+                // one after a body.
+                if scratch.input.unread().starts_with(b"\r\n") {
+                    scratch.input.consume(2);
+                    begun = true;
+                } else if scratch.input.len() >= 2 {
+                    begun = true;
+                }
+            }
+            if begun {
+                match scan.next(scratch.input.unread()) {
+                    Scanned::End(length) if length > most => return too_long(),
+                    Scanned::End(length) => return Poll::Ready(Ok(Some(length))),
+                    Scanned::BareLineFeed => {
+                        return Poll::Ready(Err(Fault::malformed(
+                            "a line of the head does not end with CR LF",
+                        )));
+                    }
+                    Scanned::Partial if scratch.input.len() >= most => return too_long(),
+                    Scanned::Partial => {}
+                }
+            }
+            match scratch.input.poll_fill(&mut client.stream, READ, cx) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(None)),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => {
+                    return match client.timer.arm(due, cx) {
+                        Ok(()) => Poll::Pending,
+                        Err(Elapsed) if scratch.input.is_empty() => Poll::Ready(Ok(None)),
+                        Err(Elapsed) => Poll::Ready(Err(Fault::request_timeout())),
+                    };
+                }
+            }
+        }
+    })
+    .await
+}
+
+fn too_long() -> Poll<Result<Option<usize>, Fault>> {
+    Poll::Ready(Err(Fault::head_too_large("the request's head is too long")))
+}
+
+/// Answers one request, whose head of `length` bytes is there.
+async fn answer(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    scratch: &mut Scratch,
+    length: usize,
+) -> After {
+    let mut record = Record::new(worker);
+    let after = match prepare::prepare(worker, client, scratch, length, &mut record) {
+        Ok(mut plan) => {
+            match forward::forward(worker, client, scratch, &mut plan, &mut record).await {
+                Outcome::Answered { keep_alive: true } => After::KeepAlive,
+                Outcome::Answered { keep_alive: false } if plan.request_left() => After::Linger,
+                Outcome::Answered { keep_alive: false } | Outcome::Broken => After::Close,
+                Outcome::Fault(fault) => {
+                    let keep_alive = plan.framing.keep_alive && !plan.request_left();
+                    reply(worker, client, scratch, &fault, keep_alive, &mut record).await
+                }
+            }
+        }
+        Err(fault) => {
+            if fault.close {
+                worker.counters().malformed.add(1);
+            }
+            let keep_alive = !fault.close && prepare::skip_body(scratch);
+            reply(worker, client, scratch, &fault, keep_alive, &mut record).await
+        }
+    };
+    record.finish(worker, client, scratch);
+    after
+}
+
+/// Sends an answer of the gateway's own.
+async fn reply(
+    worker: &Worker,
+    client: &mut Client,
+    scratch: &mut Scratch,
+    fault: &Fault,
+    keep_alive: bool,
+    record: &mut Record,
+) -> After {
+    let close = fault.close || !keep_alive || worker.draining();
+    let to_head = scratch.head.method() == "HEAD";
+    let Scratch {
+        output, request_id, ..
+    } = &mut *scratch;
+    let sent = fault.render(to_head, close, output.tail(), |to| {
+        worker.push_date(to);
+        if !request_id.is_empty() {
+            to.extend_from_slice(b"x-request-id: ");
+            to.extend_from_slice(request_id.as_bytes());
+            to.extend_from_slice(b"\r\n");
+        }
+    });
+    record.answered(fault.status, Some(fault.code));
+    record.body_out = sent as u64;
+    let due = client.timer.now() + millis(worker.shared.config.limits.body_timeout);
+    let flush = std::future::poll_fn(|cx| {
+        let flushed = ready!(scratch.output.poll_flush(&mut client.stream, cx));
+        Poll::Ready(flushed.is_ok())
+    });
+    match client.timer.before(due, flush).await {
+        Ok(true) if close => After::Linger,
+        Ok(true) => After::KeepAlive,
+        Ok(false) | Err(Elapsed) => After::Close,
+    }
+}
+
+/// Ends the connection in both directions, gently and within bounds.
+async fn linger(worker: &Worker, mut client: Client) {
+    let due = client.timer.now() + LINGER;
+    let Client { stream, timer, .. } = &mut client;
+    let mut scratch = worker.scratch();
+    let read_rest = async {
+        if stream.shutdown().await.is_err() {
+            return;
+        }
+        let mut rest = MOST_LINGERING;
+        while rest > 0 {
+            let read = std::future::poll_fn(|cx| scratch.input.poll_fill(stream, READ, cx)).await;
+            match read {
+                Ok(0) | Err(_) => return,
+                Ok(count) => rest = rest.saturating_sub(count),
+            }
+            scratch.input.clear();
+        }
+    };
+    // Late or not, the connection is closed now.
+    let _ = timer.before(due, read_rest).await;
+    worker.give_back(scratch);
+}

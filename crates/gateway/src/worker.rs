@@ -1,0 +1,276 @@
+//! One thread of the data plane: a listener of its own, connections of its own to every instance,
+//! and nothing shared with the other threads on the way of a request but immutable snapshots.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, UNIX_EPOCH},
+};
+
+use sinew_core::{Clock, Name};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+
+use crate::{
+    access_log,
+    auth::Authenticator,
+    fault::Fault,
+    gateway::{Phase, Shared, Snapshot},
+    metrics::ThreadCounters,
+    random::Random,
+    scratch::Scratch,
+    server,
+    timer::{Millis, TICK, Ticker, millis},
+    upstream::Service,
+};
+
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) index: usize,
+    pub(crate) clock: Clock,
+    pub(crate) ticker: Rc<Ticker>,
+    pub(crate) random: Random,
+    pub(crate) auth: Authenticator,
+    pub(crate) log: Option<access_log::Sender>,
+    table: RefCell<Rc<Table>>,
+    /// Kept over changes of the routes, with their connections.
+    services: RefCell<HashMap<Name, Rc<Service>>>,
+    #[expect(
+        clippy::vec_box,
+        reason = "tasks hold one by pointer, which keeps them small"
+    )]
+    spare: RefCell<Vec<Box<Scratch>>>,
+    draining: Cell<bool>,
+    date: RefCell<String>,
+    date_second: Cell<u64>,
+}
+
+/// The routes, and this thread's services, by their index in the snapshot.
+pub(crate) struct Table {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) services: Vec<Rc<Service>>,
+}
+
+/// More scratch memory than this is given back.
+const MOST_SPARE: usize = 256;
+
+impl Worker {
+    fn new(shared: Arc<Shared>, index: usize) -> Self {
+        let snapshot = shared.snapshot.load_full();
+        let worker = Self {
+            index,
+            clock: Clock::system(),
+            ticker: Rc::default(),
+            random: Random::new(),
+            auth: Authenticator::new(shared.keys.as_deref()),
+            log: shared.log.clone(),
+            table: RefCell::new(Rc::new(Table {
+                snapshot,
+                services: Vec::new(),
+            })),
+            services: RefCell::default(),
+            spare: RefCell::default(),
+            draining: Cell::new(false),
+            date: RefCell::default(),
+            date_second: Cell::new(0),
+            shared,
+        };
+        worker.rebuild();
+        worker.tick();
+        worker
+    }
+
+    pub(crate) fn counters(&self) -> &ThreadCounters {
+        self.shared.metrics.threads.of(self.index)
+    }
+
+    /// The routes as they are now.
+    pub(crate) fn table(&self) -> Rc<Table> {
+        let version = self.shared.version.load(Ordering::Acquire);
+        if self.table.borrow().snapshot.version != version {
+            self.rebuild();
+        }
+        self.table.borrow().clone()
+    }
+
+    fn rebuild(&self) {
+        let snapshot = self.shared.snapshot.load_full();
+        let mut known = self.services.borrow_mut();
+        let services: Vec<_> = snapshot
+            .services
+            .iter()
+            .map(|(name, counters)| {
+                let make = || {
+                    let endpoints = self.shared.discovery.watch(name);
+                    Rc::new(Service::new(
+                        name.clone(),
+                        self.index,
+                        counters.clone(),
+                        endpoints,
+                    ))
+                };
+                known.entry(name.clone()).or_insert_with(make).clone()
+            })
+            .collect();
+        known.retain(|name, _| snapshot.services.iter().any(|(used, _)| used == name));
+        *self.table.borrow_mut() = Rc::new(Table { snapshot, services });
+    }
+
+    /// Whether connections should end.
+    pub(crate) fn draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    pub(crate) fn scratch(&self) -> Box<Scratch> {
+        self.spare.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give_back(&self, mut scratch: Box<Scratch>) {
+        let mut spare = self.spare.borrow_mut();
+        if spare.len() < MOST_SPARE {
+            scratch.reset();
+            spare.push(scratch);
+        }
+    }
+
+    /// Appends the `Date` line of this second.
+    pub(crate) fn push_date(&self, to: &mut Vec<u8>) {
+        to.extend_from_slice(self.date.borrow().as_bytes());
+    }
+
+    fn tick(&self) {
+        self.ticker.tick(millis(self.clock.monotonic()));
+        let now = self.clock.now();
+        if self.date_second.replace(now.as_secs()) != now.as_secs() {
+            let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(now.as_secs()));
+            *self.date.borrow_mut() = format!("date: {date}\r\n");
+            self.sweep(self.ticker.now());
+        }
+    }
+
+    /// Once a second: what nobody asks for grows old here.
+    fn sweep(&self, now: Millis) {
+        let timeout = millis(self.shared.config.limits.upstream_idle_timeout);
+        for service in self.services.borrow().values() {
+            service.sweep(now, timeout);
+        }
+    }
+
+    fn accept(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let counters = self.counters();
+        if counters.connections.get() == 0 {
+            self.tick();
+        }
+        if counters.connections.get() >= self.shared.config.limits.connections as u64 {
+            counters.refused.add(1);
+            let mut reply = Vec::new();
+            Fault::too_many_connections().render(false, true, &mut reply, |to| self.push_date(to));
+            // Best effort: a new connection's send buffer is empty, so this never waits.
+            let _ = stream.try_write(&reply);
+            return;
+        }
+        counters.accepted.add(1);
+        // Only an optimisation; without it the kernel may hold small packets back.
+        let _ = stream.set_nodelay(true);
+        let open = OpenConnection::new(self.clone());
+        tokio::task::spawn_local(async move {
+            server::serve(&open.0, stream, peer).await;
+        });
+    }
+}
+
+/// Counts a connection for as long as it is open.
+struct OpenConnection(Rc<Worker>);
+
+impl OpenConnection {
+    fn new(worker: Rc<Worker>) -> Self {
+        worker.counters().connections.add(1);
+        Self(worker)
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.counters().connections.sub(1);
+    }
+}
+
+/// Runs the thread until the gateway is stopped.
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    index: usize,
+    listener: TcpListener,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let worker = Rc::new(Worker::new(shared, index));
+    let mut listener = Some(listener);
+    // With no connection there is nothing to time but the pools.
+    let pause = |worker: &Worker| {
+        if worker.counters().connections.get() > 0 {
+            TICK
+        } else {
+            Duration::from_secs(1)
+        }
+    };
+    let tick = tokio::time::sleep(TICK);
+    tokio::pin!(tick);
+    loop {
+        let accept = async {
+            match &listener {
+                Some(listener) => listener.accept().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            accepted = accept => match accepted {
+                Ok((stream, peer)) => {
+                    let first = worker.counters().connections.get() == 0;
+                    worker.accept(stream, peer);
+                    if first {
+                        tick.as_mut().reset(tokio::time::Instant::now() + TICK);
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the gateway cannot accept a connection");
+                    // Out of file descriptors, most likely: some will be given back.
+                    tokio::time::sleep(TICK).await;
+                }
+            },
+            () = &mut tick => {
+                worker.tick();
+                tick.as_mut().reset(tokio::time::Instant::now() + pause(&worker));
+            }
+            changed = phase.changed() => {
+                let now = if changed.is_ok() { *phase.borrow_and_update() } else { Phase::Stopped };
+                match now {
+                    Phase::Serving => {}
+                    Phase::Draining => {
+                        if let Some(listener) = listener.take() {
+                            accept_waiting(&worker, &listener).await;
+                        }
+                        worker.draining.set(true);
+                        worker.ticker.wake_all();
+                    }
+                    Phase::Stopped => return,
+                }
+            }
+        }
+    }
+}
+
+/// Takes the connections that the system has completed already: closing the listener would reset
+/// them.
+async fn accept_waiting(worker: &Rc<Worker>, listener: &TcpListener) {
+    std::future::poll_fn(|cx| {
+        while let std::task::Poll::Ready(Ok((stream, peer))) = listener.poll_accept(cx) {
+            worker.accept(stream, peer);
+        }
+        std::task::Poll::Ready(())
+    })
+    .await;
+}

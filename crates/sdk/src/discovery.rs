@@ -187,12 +187,20 @@ struct Stream<'a> {
     names: BTreeSet<Name>,
 }
 
+/// What one stream has told so far.
+#[derive(Default)]
+struct Lists {
+    seen: BTreeSet<Name>,
+    /// Those that were listed with instances; from then on an empty list is believed.
+    filled: BTreeSet<Name>,
+    /// Those that were empty from the start although instances are known.
+    doubtful: BTreeSet<Name>,
+}
+
 impl Stream<'_> {
     async fn follow(&self, mut body: Incoming) -> End {
         let mut events = Events::default();
-        let mut seen = BTreeSet::new();
-        // Services whose first list on this stream was empty although we know instances.
-        let mut doubtful = BTreeSet::new();
+        let mut lists = Lists::default();
         let settled = tokio::time::sleep(EMPTY_GRACE);
         tokio::pin!(settled);
         loop {
@@ -206,7 +214,7 @@ impl Stream<'_> {
                         return End::Broken;
                     }
                     while let Some(event) = events.next() {
-                        self.apply(event, &mut seen, &mut doubtful);
+                        self.apply(event, &mut lists);
                     }
                 }
                 () = self.shared.added.notified() => {
@@ -215,8 +223,8 @@ impl Stream<'_> {
                         return End::ServiceAdded;
                     }
                 }
-                () = &mut settled, if !doubtful.is_empty() => {
-                    for name in std::mem::take(&mut doubtful) {
+                () = &mut settled, if !lists.doubtful.is_empty() => {
+                    for name in std::mem::take(&mut lists.doubtful) {
                         self.store(&name, Vec::new());
                     }
                 }
@@ -224,19 +232,13 @@ impl Stream<'_> {
         }
     }
 
-    fn apply(&self, event: Event, seen: &mut BTreeSet<Name>, doubtful: &mut BTreeSet<Name>) {
+    fn apply(&self, event: Event, lists: &mut Lists) {
         match event.name.as_str() {
             "service" => match serde_json::from_str::<ServiceList>(&event.data) {
                 Ok(list) => {
                     self.check_own(&list);
-                    let first = seen.insert(list.name.clone());
-                    if first && list.instances.is_empty() && self.known(&list.name) {
-                        doubtful.insert(list.name);
-                    } else {
-                        doubtful.remove(&list.name);
-                        let instances = list.instances.iter().filter_map(Instance::listed);
-                        self.store(&list.name, instances.collect());
-                    }
+                    let instances = list.instances.iter().filter_map(Instance::listed).collect();
+                    self.take(list.name, instances, lists);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "an event of the registry's stream cannot be read");
@@ -244,18 +246,24 @@ impl Stream<'_> {
             },
             "synced" => {
                 // What was not listed has no instances.
-                for name in &self.names {
-                    if seen.insert(name.clone()) {
-                        if self.known(name) {
-                            doubtful.insert(name.clone());
-                        } else {
-                            self.store(name, Vec::new());
-                        }
-                    }
+                for name in self.names.difference(&lists.seen.clone()) {
+                    self.take(name.clone(), Vec::new(), lists);
                 }
             }
             _ => {}
         }
+    }
+
+    fn take(&self, service: Name, instances: Vec<Instance>, lists: &mut Lists) {
+        lists.seen.insert(service.clone());
+        if !instances.is_empty() {
+            lists.doubtful.remove(&service);
+            lists.filled.insert(service.clone());
+        } else if self.known(&service) && !lists.filled.contains(&service) {
+            lists.doubtful.insert(service);
+            return;
+        }
+        self.store(&service, instances);
     }
 
     fn check_own(&self, list: &ServiceList) {

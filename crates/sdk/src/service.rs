@@ -53,12 +53,13 @@ impl Service {
     ///
     /// Errors: `core.name_invalid`, `core.instance_id_invalid`, `sdk.config_invalid`.
     pub fn new(name: &str) -> Result<Self> {
-        Self::with_environment(name, Environment::of_process())
+        let environment = Environment::of_process();
+        logs::start(&environment);
+        Self::with_environment(name, environment)
     }
 
-    /// As [`Service::new`], with variables of one's own; for tests.
+    /// As [`Service::new`], with variables of one's own and without logs; for tests.
     pub fn with_environment(name: &str, environment: Environment) -> Result<Self> {
-        logs::start(&environment);
         let place = Place::read(name, &environment)?;
         let transport = Transport::new();
         let node = match &place.node {

@@ -9,6 +9,9 @@ use sinew_engine::kv::{
     suite::{self, Group, Harness, Subject},
 };
 
+#[path = "engine/cache.rs"]
+mod cache;
+
 struct Memory;
 
 struct MemorySubject {

@@ -1,0 +1,137 @@
+//! The conformance suite of [`Cache`](super::Cache): one case for each promise of the contract, run
+//! against every engine.
+//!
+//! An engine's tests implement [`Harness`] and [`Subject`], and call [`run`] once for each [`Group`].
+//! Cases that rest on something which the engine's [`Capability`](super::Capability) does not promise
+//! are listed as such in the output.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "this is test code that other crates' tests call"
+)]
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+
+use super::{Cache, Capability};
+use stand::Stand;
+
+mod bounds;
+mod concurrency;
+mod contract;
+mod lifetimes;
+mod model;
+mod stand;
+
+/// How the suite opens the engine under test.
+#[async_trait]
+pub trait Harness: Send + Sync + 'static {
+    /// A new, empty cache, with the least room that the engine can have, or with enough for some
+    /// 100,000 small items.
+    async fn create(&self, small: bool) -> Box<dyn Subject>;
+
+    /// Whether [`Subject::pass`] moves a manual clock, so that no other time passes.
+    fn time_is_manual(&self) -> bool;
+}
+
+/// One cache under test. Dropping it may delete its data.
+#[async_trait]
+pub trait Subject: Send + Sync {
+    /// The cache.
+    fn cache(&self) -> Arc<dyn Cache>;
+
+    /// Lets time pass for the lifetimes: moves the clock, or waits.
+    async fn pass(&self, time: Duration);
+}
+
+/// A part of the suite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Reads, writes, counters, limits.
+    Contract,
+    /// When items go by themselves.
+    Lifetimes,
+    /// Room and eviction.
+    Bounds,
+    /// Many tasks at once.
+    Concurrency,
+    /// Random histories, compared step by step with [`MemoryCache`](super::MemoryCache).
+    Model,
+}
+
+#[derive(Clone)]
+struct Case {
+    name: &'static str,
+    /// The promise that the case checks, in the contract's words.
+    clause: &'static str,
+    needs: Needs,
+    run: fn(Stand) -> CaseFuture,
+}
+
+type CaseFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What an engine must promise for a case to make sense.
+#[derive(Clone, Copy, Debug)]
+enum Needs {
+    Nothing,
+    ForgetsOnlyForRoom,
+}
+
+impl Needs {
+    fn met(self, capability: &Capability) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::ForgetsOnlyForRoom => capability.forgets_only_for_room,
+        }
+    }
+}
+
+/// `case!(function, Needs, "clause")`: a [`Case`] named after its function.
+macro_rules! case {
+    ($run:ident, $needs:ident, $clause:literal) => {
+        $crate::cache::suite::Case {
+            name: stringify!($run),
+            clause: $clause,
+            needs: $crate::cache::suite::Needs::$needs,
+            run: |stand| Box::pin($run(stand)),
+        }
+    };
+}
+use case;
+
+/// A case that takes longer than this hangs.
+const CASE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Runs the cases of one group, each on a cache of its own, and panics with the list of those that
+/// failed. `SINEW_SUITE_CASE=name` in the environment runs only the cases whose name contains it.
+/// Wants tokio's multi-thread runtime.
+pub async fn run(group: Group, harness: Arc<dyn Harness>) {
+    let cases = match group {
+        Group::Contract => contract::cases(),
+        Group::Lifetimes => lifetimes::cases(),
+        Group::Bounds => bounds::cases(),
+        Group::Concurrency => concurrency::cases(),
+        Group::Model => model::cases(),
+    };
+    let only = std::env::var("SINEW_SUITE_CASE").unwrap_or_default();
+    let mut failed = Vec::new();
+    for case in cases.into_iter().filter(|case| case.name.contains(&only)) {
+        let stand = Stand::new(harness.clone()).await;
+        let capability = *stand.cache().capability();
+        if !case.needs.met(&capability) {
+            println!(
+                "{}: not for {}, needs {:?}",
+                case.name, capability.engine, case.needs
+            );
+            continue;
+        }
+        let running = tokio::time::timeout(CASE_TIMEOUT, tokio::spawn((case.run)(stand))).await;
+        match running {
+            Ok(Ok(())) => println!("{}: ok", case.name),
+            Ok(Err(_)) => failed.push(format!("{}: broken: {}", case.name, case.clause)),
+            Err(_) => failed.push(format!("{}: hangs: {}", case.name, case.clause)),
+        }
+    }
+    assert!(failed.is_empty(), "{group:?}:\n{}", failed.join("\n"));
+}

@@ -13,12 +13,19 @@ pub struct Backoff {
 impl Backoff {
     /// Delays that begin around `base` and never exceed `cap`.
     pub fn new(base: Duration, cap: Duration) -> Self {
-        Self { base, cap: cap.max(base), attempt: 0 }
+        Self {
+            base,
+            cap: cap.max(base),
+            attempt: 0,
+        }
     }
 
     /// The next delay. Each call counts as one more failed attempt.
     pub fn next_delay(&mut self) -> Duration {
-        let bound = self.base.saturating_mul(1 << self.attempt.min(20)).min(self.cap);
+        let bound = self
+            .base
+            .saturating_mul(1 << self.attempt.min(20))
+            .min(self.cap);
         self.attempt = self.attempt.saturating_add(1);
         bound.mul_f64(rand::random_range(0.25..=1.0))
     }
@@ -44,7 +51,10 @@ mod tests {
         for n in 0..64u32 {
             let bound = Duration::from_millis(100 * (1 << n.min(5))).min(Duration::from_secs(2));
             let delay = backoff.next_delay();
-            assert!(delay <= bound && delay >= bound / 4 - Duration::from_nanos(1), "{n}: {delay:?}");
+            assert!(
+                delay <= bound && delay >= bound / 4 - Duration::from_nanos(1),
+                "{n}: {delay:?}"
+            );
         }
         backoff.reset();
         assert!(backoff.next_delay() <= Duration::from_millis(100));

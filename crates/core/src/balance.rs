@@ -15,7 +15,11 @@ pub fn least_loaded_of_two(
             let first = below(count);
             // The second is drawn from the others, so the two always differ.
             let second = (first + 1 + below(count - 1)) % count;
-            Some(if load(second) < load(first) { second } else { first })
+            Some(if load(second) < load(first) {
+                second
+            } else {
+                first
+            })
         }
     }
 }

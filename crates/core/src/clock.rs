@@ -31,7 +31,10 @@ impl Timestamp {
 
     /// This moment and `by` more; saturates at the end of time.
     pub fn plus(self, by: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX)),
+        )
     }
 
     /// The time from `earlier` to this moment; zero when `earlier` is later.
@@ -52,17 +55,27 @@ enum Source {
 
 impl Clock {
     /// The machine's clock.
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that asks the machine")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that asks the machine"
+    )]
     pub fn system() -> Self {
-        Self(Source::System { anchor: Instant::now() })
+        Self(Source::System {
+            anchor: Instant::now(),
+        })
     }
 
     /// The wall-clock time.
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that asks the machine")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that asks the machine"
+    )]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Source::System { .. } => {
-                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let since = SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .unwrap_or_default();
                 Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
             }
             Source::Manual(manual) => manual.state.borrow().wall,
@@ -70,7 +83,10 @@ impl Clock {
     }
 
     /// Time since some fixed moment of this process; never goes backwards.
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that asks the machine")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that asks the machine"
+    )]
     pub fn monotonic(&self) -> Duration {
         match &self.0 {
             Source::System { anchor } => Instant::now().duration_since(*anchor),
@@ -116,8 +132,13 @@ struct ManualState {
 impl ManualClock {
     /// A clock that shows `start`.
     pub fn new(start: Timestamp) -> Self {
-        let (state, _) = watch::channel(ManualState { wall: start, monotonic: Duration::ZERO });
-        Self { state: Arc::new(state) }
+        let (state, _) = watch::channel(ManualState {
+            wall: start,
+            monotonic: Duration::ZERO,
+        });
+        Self {
+            state: Arc::new(state),
+        }
     }
 
     /// The clock to hand to the code under test.
@@ -165,6 +186,9 @@ mod tests {
         let manual = ManualClock::new(Timestamp(10_000));
         let clock = manual.clock();
         manual.set_wall(Timestamp(1));
-        assert_eq!((clock.now(), clock.monotonic()), (Timestamp(1), Duration::ZERO));
+        assert_eq!(
+            (clock.now(), clock.monotonic()),
+            (Timestamp(1), Duration::ZERO)
+        );
     }
 }

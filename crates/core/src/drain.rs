@@ -42,7 +42,9 @@ impl Drain {
 
     /// Counts one piece of work as in flight until the guard is dropped.
     pub fn guard(&self) -> Guard {
-        Guard { _token: self.work.token() }
+        Guard {
+            _token: self.work.token(),
+        }
     }
 
     /// How many pieces of work are in flight.

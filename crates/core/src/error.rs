@@ -256,11 +256,18 @@ mod tests {
 
     #[test]
     fn private_context_stays_out_of_the_problem() {
-        let error = Error::new(Kind::Unavailable, "kv.unavailable", "the store cannot be reached")
-            .with_context("path /secret")
-            .with_source(std::io::Error::other("disk gone"));
+        let error = Error::new(
+            Kind::Unavailable,
+            "kv.unavailable",
+            "the store cannot be reached",
+        )
+        .with_context("path /secret")
+        .with_source(std::io::Error::other("disk gone"));
         let problem = serde_json::to_string(&error.problem()).unwrap();
-        assert!(!problem.contains("secret") && !problem.contains("disk"), "{problem}");
+        assert!(
+            !problem.contains("secret") && !problem.contains("disk"),
+            "{problem}"
+        );
         assert_eq!(
             error.detail(),
             "the store cannot be reached (kv.unavailable); path /secret: disk gone"
@@ -273,7 +280,10 @@ mod tests {
             .with_retry(Retry::After(Duration::from_millis(250)));
         let wire = serde_json::to_string(&error.problem()).unwrap();
         let back = Error::from(serde_json::from_str::<Problem>(&wire).unwrap());
-        assert_eq!((back.kind(), back.code()), (Kind::ResourceExhausted, "bus.full"));
+        assert_eq!(
+            (back.kind(), back.code()),
+            (Kind::ResourceExhausted, "bus.full")
+        );
         assert_eq!(back.retry(), Retry::After(Duration::from_millis(250)));
     }
 }

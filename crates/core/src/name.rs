@@ -25,7 +25,9 @@ impl Name {
         let well_formed = matches!(bytes, [b'a'..=b'z', ..])
             && bytes.len() <= 63
             && bytes.last() != Some(&b'-')
-            && bytes.iter().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+            && bytes
+                .iter()
+                .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
         if well_formed {
             Ok(Self(text.into()))
         } else {
@@ -134,8 +136,23 @@ mod tests {
         for good in ["a", "orders", "orders-2", &"a".repeat(63)] {
             assert_eq!(Name::new(good).unwrap().as_str(), good);
         }
-        for bad in ["", "-a", "a-", "1a", "Orders", "a_b", "a.b", "a b", "ä", &"a".repeat(64)] {
-            assert_eq!(Name::new(bad).unwrap_err().code(), "core.name_invalid", "{bad:?}");
+        for bad in [
+            "",
+            "-a",
+            "a-",
+            "1a",
+            "Orders",
+            "a_b",
+            "a.b",
+            "a b",
+            "ä",
+            &"a".repeat(64),
+        ] {
+            assert_eq!(
+                Name::new(bad).unwrap_err().code(),
+                "core.name_invalid",
+                "{bad:?}"
+            );
         }
     }
 

@@ -198,11 +198,15 @@ impl Client {
         self.recorder.answered(ask.operation, took);
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         let code = body["code"].as_str().unwrap_or_default();
-        // These say "later, there are too many of you", not "something is broken".
-        let shed = matches!(code, "shop.hashing_saturated" | "shop.store_busy");
-        if status == StatusCode::TOO_MANY_REQUESTS || (status.is_server_error() && shed) {
+        // These say "later", not "something is broken": too many at once, or another replica is just
+        // at work on the order.
+        let later = match code {
+            "shop.hashing_saturated" | "shop.store_busy" | "shop.order_busy" => true,
+            _ => status == StatusCode::TOO_MANY_REQUESTS,
+        };
+        if later {
             self.recorder.throttled(ask.operation);
-            return Attempt::Throttled(retry_after.unwrap_or(Duration::from_millis(500)));
+            return Attempt::Throttled(retry_after.unwrap_or(Duration::from_millis(200)));
         }
         if status.is_server_error() {
             let why = format!(

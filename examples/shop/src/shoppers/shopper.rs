@@ -25,6 +25,8 @@ pub(super) struct Shopper {
     password: String,
     session: Option<Session>,
     orders: u64,
+    /// An order was given up whose end is not known: it may still empty the cart.
+    loose_end: bool,
     /// Tells this run's keys from those of an earlier one over the same data.
     run: String,
 }
@@ -48,6 +50,7 @@ impl Shopper {
             password: format!("correct horse {seed} {number}"),
             session: None,
             orders: 0,
+            loose_end: false,
             run,
             shared,
         }
@@ -82,7 +85,11 @@ impl Shopper {
             return Err(Abandoned);
         }
         let lines = self.fill_cart(&token, &products).await?;
-        let order = self.order(&token, lines).await?;
+        let loose_end = std::mem::replace(&mut self.loose_end, true);
+        let Some(order) = self.order(&token, lines, loose_end).await? else {
+            return Ok(());
+        };
+        self.loose_end = false;
         let state = order.text("state");
         if matches!(state.as_str(), "paid" | "payment_failed")
             && order.text("failure") != "payment_unavailable"
@@ -222,8 +229,14 @@ impl Shopper {
         Ok(None)
     }
 
-    /// Orders, and asks again under the same key until it is known how the order ended.
-    async fn order(&mut self, token: &Arc<str>, lines: Option<Value>) -> Result<Answer, Abandoned> {
+    /// Orders, and asks again under the same key until it is known how the order ended. `None` when
+    /// an earlier order that was given up (`loose_end`) had emptied the cart.
+    async fn order(
+        &mut self,
+        token: &Arc<str>,
+        lines: Option<Value>,
+        loose_end: bool,
+    ) -> Result<Option<Answer>, Abandoned> {
         self.orders += 1;
         let key = format!("{}-{}", self.run, self.orders);
         let body = lines.map_or_else(|| json!({}), |lines| json!({ "lines": lines }));
@@ -252,8 +265,9 @@ impl Shopper {
             (412, "shop.stock_insufficient") => {
                 recorder.count(|outcomes| outcomes.out_of_stock += 1);
                 self.empty_cart(token).await?;
-                return Ok(answer);
+                return Ok(Some(answer));
             }
+            (412, "shop.cart_empty") if loose_end => return Ok(None),
             _ => return Err(self.surprised(ask.operation, &answer)),
         }
         let (id, state, failure) = (
@@ -272,17 +286,17 @@ impl Shopper {
             }
             ("rejected", "stock_insufficient") => {
                 recorder.count(|outcomes| outcomes.out_of_stock += 1);
-                return Ok(answer);
+                return Ok(Some(answer));
             }
             ("payment_failed" | "rejected", "payment_unavailable" | "stock_unavailable") => {
                 recorder.count(|outcomes| outcomes.unavailable += 1);
                 recorder.failed(ask.operation, began, format!("{state}: {failure}"));
-                return Ok(answer);
+                return Ok(Some(answer));
             }
             _ => return Err(self.surprised(ask.operation, &answer)),
         }
         recorder.order_took(took);
-        Ok(answer)
+        Ok(Some(answer))
     }
 
     /// After a shortage: what cannot be had is not asked for again and again.
@@ -351,7 +365,7 @@ impl Shopper {
                 recorder.count(|outcomes| outcomes.cancelled += 1);
                 Ok(())
             }
-            (412, "shop.order_state") | (409, "shop.order_busy") if answer.repeated => Ok(()),
+            (412, "shop.order_state") if answer.repeated => Ok(()),
             _ => Err(self.surprised(ask.operation, &answer)),
         }
     }
@@ -373,7 +387,7 @@ impl Shopper {
                 recorder.count(|outcomes| outcomes.delivered += 1);
                 Ok(())
             }
-            (412, "shop.order_state") | (409, "shop.order_busy") if answer.repeated => Ok(()),
+            (412, "shop.order_state") if answer.repeated => Ok(()),
             _ => Err(self.surprised(ask.operation, &answer)),
         }
     }

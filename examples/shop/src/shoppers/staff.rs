@@ -108,7 +108,6 @@ impl Staff {
                 client.recorder.count(|outcomes| outcomes.refunds += 1);
                 Ok(())
             }
-            (409, "shop.order_busy") if answer.repeated => Ok(()),
             _ => Err(client.surprised(ask.operation, &answer)),
         }
     }

@@ -34,6 +34,11 @@ pub struct Endpoints {
 }
 
 impl DataFolder {
+    /// The file with the token that may do everything.
+    pub const ADMIN_TOKEN: &str = "admin-token";
+    /// The file with the token for services.
+    pub const SERVICE_TOKEN: &str = "service-token";
+
     /// Opens the folder, making it if needed (mode 0700), and locks it.
     ///
     /// `node.data_locked` (FailedPrecondition) when another process has it, `node.data_format` when

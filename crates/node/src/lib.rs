@@ -1,6 +1,17 @@
 //! The composition root: reads the configuration, opens the engines by URL, builds the blocks,
 //! starts the edges over them, and stops everything in order.
 
+mod config;
+mod discovery;
+mod engines;
+mod fetch;
 mod folder;
+mod keys;
+mod node;
+mod view;
 
+pub use config::{Config, JwtConfig, ServiceUrl, Sources};
 pub use folder::{DataFolder, Endpoints};
+pub use node::Node;
+/// What the control API answers, for those who ask it.
+pub use sinew_api::rest::model;

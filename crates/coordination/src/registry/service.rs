@@ -27,13 +27,14 @@ use super::{
 const ATTEMPTS: usize = 5;
 const LEASE_UNKNOWN: &str = "kv.lease_unknown";
 
-/// The registry of one node. Cheap to clone; it stops when the last clone is dropped.
+/// The registry of one node. Cheap to clone; it stops when told so, or when the last clone is
+/// dropped.
 #[derive(Clone)]
 pub struct Registry(Arc<Handle>);
 
 struct Handle {
     inner: Arc<Inner>,
-    _tasks: [AbortOnDropHandle<()>; 2],
+    tasks: [AbortOnDropHandle<()>; 2],
 }
 
 pub(super) struct Inner {
@@ -83,10 +84,7 @@ impl Registry {
             async move { inner.spares.keep(&inner.kv, &inner.clock).await }
         });
         let tasks = [follower, keeper].map(AbortOnDropHandle::new);
-        Ok(Self(Arc::new(Handle {
-            inner,
-            _tasks: tasks,
-        })))
+        Ok(Self(Arc::new(Handle { inner, tasks })))
     }
 
     /// Registers an instance, or replaces what it said before, and gives it its full TTL.
@@ -231,6 +229,11 @@ impl Registry {
     /// Follows these services. The present lists, empty ones too, come with it.
     pub fn watch_some(&self, names: Vec<Name>) -> (Watcher, Vec<Arc<Service>>) {
         Watcher::some(&self.0.inner, names)
+    }
+
+    /// Stops following the store, before the store is closed. Readers keep the last lists.
+    pub fn stop(&self) {
+        self.0.tasks.iter().for_each(|task| task.abort());
     }
 
     /// What it holds and has done.

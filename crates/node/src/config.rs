@@ -1,0 +1,228 @@
+//! The configuration: defaults, then `sinew.toml`, then `SINEW_…` variables, then flags; each layer
+//! overrides single keys of those before it. It is checked as a whole, and every error says where the
+//! wrong value stands and what is allowed.
+
+mod document;
+mod layers;
+mod units;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use sinew_coordination::registry;
+use sinew_core::{Error, Kind, Name, Result};
+use sinew_gateway::{Auth, GatewayConfig, Router};
+
+use document::Document;
+use layers::{Layers, Step};
+
+/// Everything that a node needs to know to start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The data folder.
+    pub data: PathBuf,
+    /// How long requests may take to finish when the node stops.
+    pub drain: Duration,
+    /// Where the control API listens; only loopback addresses.
+    pub control: SocketAddr,
+    /// The gateway, with its routes.
+    pub gateway: GatewayConfig,
+    /// The key-value engine's URL. `embedded:` is one in the data folder.
+    pub kv: String,
+    /// The registry's bounds.
+    pub registry: registry::Config,
+    /// Who issues the tokens that routes with `auth = ["jwt"]` ask for.
+    pub jwt: Option<JwtConfig>,
+}
+
+/// The issuer of tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JwtConfig {
+    /// What a token must name as its issuer.
+    pub issuer: String,
+    /// What a token must name as its audience.
+    pub audience: String,
+    /// Where the issuer publishes its keys (JWK Set).
+    pub jwks: ServiceUrl,
+    /// Where it publishes which tokens are void, if it does.
+    pub revoked: Option<ServiceUrl>,
+    /// How often both are asked for.
+    pub refresh: Duration,
+}
+
+/// `service://name/path`: a path of a service, at whichever of its instances.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceUrl {
+    /// The service.
+    pub service: Name,
+    /// The path, with its slash.
+    pub path: String,
+}
+
+/// Where a configuration comes from.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The configuration file. Without one, `sinew.toml` in the working folder if it is there.
+    pub file: Option<PathBuf>,
+    /// The environment; variables of other prefixes are passed over.
+    pub environment: Vec<(String, String)>,
+    /// Flags: their names as the user types them, the keys they set, and their values.
+    pub flags: Vec<(&'static str, &'static str, String)>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data: PathBuf::from("./data"),
+            drain: Duration::from_secs(10),
+            control: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
+            gateway: GatewayConfig::default(),
+            kv: "embedded:".to_owned(),
+            registry: registry::Config::default(),
+            jwt: None,
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks the configuration.
+    ///
+    /// InvalidArgument `config.unreadable`, `config.invalid`, `config.control_exposed`,
+    /// `config.engine_unsupported`.
+    pub fn load(sources: Sources) -> Result<Self> {
+        let layers = Layers::read(sources)?;
+        let config = layers.merged()?.into_config();
+        config.check(&layers)?;
+        Ok(config)
+    }
+
+    /// Checks a configuration that was put together in code.
+    pub(crate) fn check_whole(&self) -> Result<()> {
+        self.check(&Layers::default())
+    }
+
+    fn check(&self, layers: &Layers) -> Result<()> {
+        let at = |path: &[Step<'_>]| layers.locate(path);
+        if !self.control.ip().is_loopback() {
+            return Err(Error::new(
+                Kind::InvalidArgument,
+                "config.control_exposed",
+                format!(
+                    "{}the control API cannot listen on {}: it has no TLS yet, so it is for this \
+                     machine only; use 127.0.0.1 or [::1]",
+                    at(&["control".into(), "address".into()]),
+                    self.control
+                ),
+            ));
+        }
+        let gateway = self.gateway.address;
+        if self.control.port() != 0
+            && self.control.port() == gateway.port()
+            && (gateway.ip().is_unspecified() || gateway.ip() == self.control.ip())
+        {
+            return Err(invalid(format!(
+                "{}the gateway ({gateway}) and the control API ({}) cannot share a port",
+                at(&["gateway".into(), "address".into()]),
+                self.control
+            )));
+        }
+        check_engine(&self.kv).map_err(|why| {
+            Error::new(
+                Kind::InvalidArgument,
+                "config.engine_unsupported",
+                format!("{}{why}", at(&["engines".into(), "kv".into()])),
+            )
+        })?;
+        self.check_ranges(layers)?;
+        self.check_routes(layers)
+    }
+
+    fn check_ranges(&self, layers: &Layers) -> Result<()> {
+        let within = |path: [&'static str; 2], value, least, most, unit: &str| {
+            if (least..=most).contains(&value) {
+                return Ok(());
+            }
+            Err(invalid(format!(
+                "{}{} is {value}{unit}; use {least}{unit} to {most}{unit}",
+                layers.locate(&path.map(Step::from)),
+                path.join("."),
+            )))
+        };
+        within(["node", "drain"], self.drain.as_millis(), 0, 600_000, "ms")?;
+        let threads = self.gateway.threads.unwrap_or(1) as u128;
+        within(["gateway", "threads"], threads, 1, 1024, "")?;
+        let registry = &self.registry;
+        let (shortest, longest) = (registry.shortest_ttl, registry.longest_ttl);
+        within(
+            ["registry", "default_ttl"],
+            registry.default_ttl.as_millis(),
+            shortest.as_millis(),
+            longest.as_millis(),
+            "ms",
+        )?;
+        let instances = registry.instances as u128;
+        within(["registry", "instances"], instances, 1, 10_000_000, "")?;
+        let per_service = registry.instances_per_service as u128;
+        within(
+            ["registry", "instances_per_service"],
+            per_service,
+            1,
+            instances,
+            "",
+        )?;
+        if let Some(jwt) = &self.jwt {
+            let refresh = jwt.refresh.as_millis();
+            if !(1_000..=3_600_000).contains(&refresh) {
+                return Err(invalid(format!(
+                    "{}auth.jwt.refresh is {refresh}ms; use 1s to 1h",
+                    layers.locate(&["auth".into(), "jwt".into(), "refresh".into()])
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_routes(&self, layers: &Layers) -> Result<()> {
+        let routes = &self.gateway.routes;
+        for (index, route) in routes.iter().enumerate() {
+            if route.auth.contains(&Auth::Jwt) && self.jwt.is_none() {
+                return Err(invalid(format!(
+                    "{}the route asks for auth = [\"jwt\"], and there is no [auth.jwt] that says \
+                     whose tokens",
+                    layers.locate(&["routes".into(), index.into(), "auth".into()])
+                )));
+            }
+        }
+        let Err(error) = Router::build(routes.clone()) else {
+            return Ok(());
+        };
+        // The first route with which the table cannot be built is the one to point at.
+        let culprit = (1..routes.len())
+            .find(|count| Router::build(routes[..*count].to_vec()).is_err())
+            .unwrap_or(routes.len());
+        let place = layers.locate(&["routes".into(), (culprit - 1).into()]);
+        Err(invalid(format!("{place}{}", error.message())))
+    }
+}
+
+fn check_engine(url: &str) -> Result<(), String> {
+    match url.split_once(':') {
+        Some(("embedded", _)) => Ok(()),
+        Some((scheme @ ("postgres" | "postgresql" | "etcd"), _)) => Err(format!(
+            "this version has no {scheme} engine yet; use \"embedded:\" or \"embedded:FOLDER\""
+        )),
+        _ => Err(format!(
+            "{url:?} is not the URL of a key-value engine; use \"embedded:\" or \"embedded:FOLDER\""
+        )),
+    }
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(Kind::InvalidArgument, "config.invalid", message)
+}
+
+#[cfg(test)]
+mod tests;

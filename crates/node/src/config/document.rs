@@ -1,0 +1,157 @@
+//! The shape of `sinew.toml`.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Deserializer, de};
+use sinew_coordination::registry;
+use sinew_core::Name;
+use sinew_gateway::{GatewayConfig, Route};
+
+use super::{Config, JwtConfig, ServiceUrl, units};
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Document {
+    node: NodeTable,
+    control: ControlTable,
+    gateway: GatewayConfig,
+    engines: EnginesTable,
+    registry: RegistryTable,
+    auth: AuthTable,
+    routes: Vec<Route>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct NodeTable {
+    data: PathBuf,
+    #[serde(deserialize_with = "units::duration")]
+    drain: Duration,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ControlTable {
+    address: SocketAddr,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct EnginesTable {
+    kv: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RegistryTable {
+    #[serde(deserialize_with = "units::duration")]
+    default_ttl: Duration,
+    instances_per_service: usize,
+    instances: usize,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct AuthTable {
+    jwt: Option<JwtTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JwtTable {
+    issuer: String,
+    audience: String,
+    jwks: ServiceUrl,
+    revoked: Option<ServiceUrl>,
+    #[serde(deserialize_with = "units::duration", default = "refresh")]
+    refresh: Duration,
+}
+
+fn refresh() -> Duration {
+    Duration::from_secs(5)
+}
+
+// The defaults are those of `Config`, said once.
+impl Default for NodeTable {
+    fn default() -> Self {
+        let Config { data, drain, .. } = Config::default();
+        Self { data, drain }
+    }
+}
+
+impl Default for ControlTable {
+    fn default() -> Self {
+        Self {
+            address: Config::default().control,
+        }
+    }
+}
+
+impl Default for EnginesTable {
+    fn default() -> Self {
+        Self {
+            kv: Config::default().kv,
+        }
+    }
+}
+
+impl Default for RegistryTable {
+    fn default() -> Self {
+        let registry::Config {
+            default_ttl,
+            instances_per_service,
+            instances,
+            ..
+        } = registry::Config::default();
+        Self {
+            default_ttl,
+            instances_per_service,
+            instances,
+        }
+    }
+}
+
+impl Document {
+    pub(super) fn into_config(self) -> Config {
+        Config {
+            data: self.node.data,
+            drain: self.node.drain,
+            control: self.control.address,
+            gateway: GatewayConfig {
+                routes: self.routes,
+                ..self.gateway
+            },
+            kv: self.engines.kv,
+            registry: registry::Config {
+                default_ttl: self.registry.default_ttl,
+                instances_per_service: self.registry.instances_per_service,
+                instances: self.registry.instances,
+                ..registry::Config::default()
+            },
+            jwt: self.auth.jwt.map(|jwt| JwtConfig {
+                issuer: jwt.issuer,
+                audience: jwt.audience,
+                jwks: jwt.jwks,
+                revoked: jwt.revoked,
+                refresh: jwt.refresh,
+            }),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ServiceUrl {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let parts = text.strip_prefix("service://").and_then(|rest| {
+            let (service, path) = rest.split_at(rest.find('/')?);
+            let printable = path.bytes().all(|byte| byte.is_ascii_graphic());
+            printable.then_some((Name::new(service).ok()?, path.to_owned()))
+        });
+        let (service, path) = parts.ok_or_else(|| {
+            de::Error::custom(format!(
+                "{text:?} is not a path of a service: write service://NAME/PATH"
+            ))
+        })?;
+        Ok(Self { service, path })
+    }
+}

@@ -1,0 +1,278 @@
+//! A running node: what is started in which order, and stopped in which.
+
+use std::{
+    io::ErrorKind,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use sinew_api::{
+    Server,
+    rest::{Api, Tokens},
+};
+use sinew_coordination::registry::Registry;
+use sinew_core::{Clock, Drain, Error, Kind, Result};
+use sinew_gateway::{Gateway, Keys};
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+};
+
+use crate::{
+    Config, DataFolder, Endpoints, discovery::RegistryDiscovery, engines::KvEngine,
+    keys::PublishedKeys, view::View,
+};
+
+/// Threads of the control plane; the gateway has its own.
+const CONTROL_THREADS: usize = 2;
+/// How long the control API may take to finish what it is at, after the gateway has.
+const CONTROL_DRAIN: Duration = Duration::from_secs(2);
+
+/// A running node. Dropping it stops it at once; [`Node::drain_and_stop`] lets requests finish.
+pub struct Node {
+    // The order of these is the order in which they are dropped.
+    parts: Option<Parts>,
+    runtime: Option<Runtime>,
+}
+
+struct Parts {
+    gateway: Arc<Gateway>,
+    registry: Registry,
+    engine: KvEngine,
+    drain: Drain,
+    tokens: Tokens,
+    new_tokens: bool,
+    control_address: SocketAddr,
+    folder: DataFolder,
+}
+
+impl Node {
+    /// Starts everything, on threads of its own. Returns when the gateway and the control API
+    /// accept connections. May be awaited on any runtime.
+    ///
+    /// `config.…` (InvalidArgument); FailedPrecondition `node.data_locked`, `node.data_format`,
+    /// `node.data_unusable`, `node.token_invalid`; AlreadyExists `node.port_taken`; what the engine
+    /// and the gateway answer.
+    pub async fn start(config: Config) -> Result<Self> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(CONTROL_THREADS)
+            .max_blocking_threads(8)
+            .thread_name("control")
+            .enable_all()
+            .build()
+            .map_err(|error| defect("the threads of the control plane").with_source(error))?;
+        let started = runtime.spawn(Parts::start(config)).await;
+        // From here on dropping the node, not the runtime, ends it: a runtime must not be dropped
+        // where it could block another.
+        let mut node = Self {
+            parts: None,
+            runtime: Some(runtime),
+        };
+        let parts = started.map_err(|error| defect("the node").with_source(error))??;
+        node.parts = Some(parts);
+        Ok(node)
+    }
+
+    /// Where the control API listens.
+    pub fn control_address(&self) -> SocketAddr {
+        self.parts().control_address
+    }
+
+    /// Where the gateway listens.
+    pub fn gateway_address(&self) -> SocketAddr {
+        self.parts().gateway.address()
+    }
+
+    /// The gateway.
+    pub fn gateway(&self) -> &Gateway {
+        &self.parts().gateway
+    }
+
+    /// The registry.
+    pub fn registry(&self) -> &Registry {
+        &self.parts().registry
+    }
+
+    /// The token that may do everything.
+    pub fn admin_token(&self) -> &str {
+        &self.parts().tokens.admin
+    }
+
+    /// The token for services.
+    pub fn service_token(&self) -> &str {
+        &self.parts().tokens.service
+    }
+
+    /// The data folder.
+    pub fn folder(&self) -> &DataFolder {
+        &self.parts().folder
+    }
+
+    /// Whether this start made the tokens.
+    pub fn tokens_are_new(&self) -> bool {
+        self.parts().new_tokens
+    }
+
+    /// Where everything listens, as a client on this machine reaches it.
+    pub fn endpoints(&self) -> Endpoints {
+        self.parts().endpoints()
+    }
+
+    /// Takes no new requests, lets those in flight finish, at most `limit`, then stops everything in
+    /// order. Returns how many requests were cut off.
+    pub async fn drain_and_stop(mut self, limit: Duration) -> Result<u64> {
+        let (Some(parts), Some(runtime)) = (self.parts.take(), self.runtime.take()) else {
+            return Ok(0);
+        };
+        let stopped = runtime.spawn(parts.stop(limit)).await;
+        runtime.shutdown_background();
+        stopped.map_err(|error| defect("the node").with_source(error))?
+    }
+
+    fn parts(&self) -> &Parts {
+        self.parts
+            .as_ref()
+            .expect("only stopping takes the parts, and it takes the node")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        drop(self.parts.take());
+        if let Some(runtime) = self.runtime.take() {
+            // Not the ordinary drop, which blocks and must not happen within another runtime.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Parts {
+    async fn start(config: Config) -> Result<Self> {
+        config.check_whole()?;
+        let clock = Clock::system();
+        let started = clock.now();
+        let folder = DataFolder::open(&config.data)?;
+        let (admin, new_admin) = folder.token(DataFolder::ADMIN_TOKEN)?;
+        let (service, new_service) = folder.token(DataFolder::SERVICE_TOKEN)?;
+        let tokens = Tokens { admin, service };
+
+        // Before anything is opened: a taken port is the most common of all failures.
+        let listener = TcpListener::bind(config.control)
+            .await
+            .map_err(|error| not_listening(config.control, &error))?;
+        let control_address = listener
+            .local_addr()
+            .map_err(|error| not_listening(config.control, &error))?;
+
+        let engine = KvEngine::open(&config.kv, folder.path(), clock.clone()).await?;
+        let registry = Registry::start(engine.kv(), clock.clone(), config.registry).await?;
+        let discovery = Arc::new(RegistryDiscovery::new(registry.clone()));
+        let keys = config
+            .jwt
+            .map(|jwt| Arc::new(PublishedKeys::start(jwt, &*discovery)) as Arc<dyn Keys>);
+        let gateway_address = config.gateway.address;
+        let gateway = Gateway::start(config.gateway, discovery, keys)
+            .map_err(|error| gateway_error(gateway_address, error))?;
+        let gateway = Arc::new(gateway);
+
+        let drain = Drain::new();
+        let view = View {
+            clock,
+            started,
+            data: folder.path().to_owned(),
+            kv: engine.kv(),
+            registry: registry.clone(),
+            gateway: gateway.clone(),
+        };
+        let api = Api::new(
+            registry.clone(),
+            Arc::new(view),
+            tokens.clone(),
+            drain.clone(),
+        );
+        tokio::spawn(Server::new(listener, api.router(), drain.clone()).run());
+        let new_tokens = new_admin || new_service;
+        let parts = Self {
+            gateway,
+            registry,
+            engine,
+            drain,
+            tokens,
+            new_tokens,
+            control_address,
+            folder,
+        };
+        parts.folder.write_endpoints(&parts.endpoints())?;
+        Ok(parts)
+    }
+
+    fn endpoints(&self) -> Endpoints {
+        Endpoints {
+            pid: std::process::id(),
+            control: format!("http://{}", self.control_address),
+            gateway: format!("http://{}", reachable(self.gateway.address())),
+        }
+    }
+
+    async fn stop(self, limit: Duration) -> Result<u64> {
+        // The gateway first: its requests may still need the services that the registry knows.
+        let cut_off = self.gateway.drain(limit).await;
+        self.folder.remove_endpoints();
+        let abandoned = self.drain.finish(CONTROL_DRAIN).await;
+        if abandoned > 0 {
+            tracing::warn!(abandoned, "connections of the control API were cut off");
+        }
+        self.registry.stop();
+        // Last, so that nothing acknowledged is missing from it.
+        self.engine.close().await?;
+        Ok(cut_off)
+    }
+}
+
+/// The address by which a client on this machine reaches a listener.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+fn not_listening(address: SocketAddr, error: &std::io::Error) -> Error {
+    if error.kind() == ErrorKind::AddrInUse {
+        return port_taken("control API", address, "--control");
+    }
+    Error::new(
+        Kind::Unavailable,
+        "node.listen",
+        format!("the control API cannot listen on {address}: {error}"),
+    )
+}
+
+fn gateway_error(address: SocketAddr, error: Error) -> Error {
+    match error.code() {
+        "gateway.address_in_use" => port_taken("gateway", address, "--gateway"),
+        _ => error,
+    }
+}
+
+fn port_taken(what: &str, address: SocketAddr, flag: &str) -> Error {
+    Error::new(
+        Kind::AlreadyExists,
+        "node.port_taken",
+        format!(
+            "the {what} cannot listen on {address}: another process does; stop it, or choose \
+             another port with {flag} (port 0 takes any free one)"
+        ),
+    )
+}
+
+fn defect(what: &str) -> Error {
+    Error::new(
+        Kind::Internal,
+        "node.defect",
+        format!("{what} could not be started or stopped"),
+    )
+}

@@ -1,0 +1,156 @@
+//! What the control API shows of the node.
+
+use std::{cmp::Reverse, fmt::Write, path::PathBuf, sync::Arc};
+
+use async_trait::async_trait;
+use sinew_api::rest::{NodeView, model};
+use sinew_coordination::registry::Registry;
+use sinew_core::{Clock, Result, Timestamp};
+use sinew_engine::kv::Kv;
+use sinew_gateway::{Gateway, PathPattern, Route};
+
+pub(crate) struct View {
+    pub(crate) clock: Clock,
+    pub(crate) started: Timestamp,
+    pub(crate) data: PathBuf,
+    pub(crate) kv: Arc<dyn Kv>,
+    pub(crate) registry: Registry,
+    pub(crate) gateway: Arc<Gateway>,
+}
+
+#[async_trait]
+impl NodeView for View {
+    async fn status(&self) -> Result<model::Status> {
+        let gateway = self.gateway.stats();
+        let registry = self.registry.stats();
+        let uptime = self.clock.now().since(self.started);
+        Ok(model::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started_ms: self.started.as_millis(),
+            uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
+            data: self.data.display().to_string(),
+            kv: model::KvStatus {
+                engine: self.kv.capability().engine.to_owned(),
+                revision: self.kv.revision().await?,
+            },
+            gateway: model::GatewayStatus {
+                address: self.gateway.address().to_string(),
+                requests: gateway.requests,
+                in_flight: gateway.in_flight,
+                connections: gateway.connections,
+            },
+            services: registry.services,
+            instances: registry.instances,
+        })
+    }
+
+    fn routes(&self) -> model::Routes {
+        let (version, mut routes) = self.gateway.routes();
+        routes.sort_by_key(|route| specificity(route));
+        model::Routes {
+            version,
+            routes: routes.iter().filter_map(|route| wire(route)).collect(),
+        }
+    }
+
+    fn metrics(&self, text: &mut String) {
+        text.push_str(&self.gateway.metrics_text());
+        let version = env!("CARGO_PKG_VERSION");
+        let _ = write!(
+            text,
+            "# HELP sinew_build_info The version that runs.\n# TYPE sinew_build_info gauge\n\
+             sinew_build_info{{version=\"{version}\"}} 1\n\
+             # HELP process_start_time_seconds When the process started.\n\
+             # TYPE process_start_time_seconds gauge\nprocess_start_time_seconds {}\n",
+            self.started.as_secs()
+        );
+        if let Some(bytes) = resident_bytes() {
+            let _ = write!(
+                text,
+                "# HELP process_resident_memory_bytes Memory in use.\n\
+                 # TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes {bytes}\n"
+            );
+        }
+    }
+}
+
+/// The order in which routes are tried: an exact host before any, an exact path before prefixes,
+/// longer prefixes before shorter ones; the rest makes the order of a listing stable.
+fn specificity(route: &Route) -> (bool, bool, Reverse<usize>, Option<String>, String) {
+    let text = route.path.to_string();
+    let prefix = matches!(route.path, PathPattern::Prefix(_));
+    (
+        route.host.is_none(),
+        prefix,
+        Reverse(text.len()),
+        route.host.clone(),
+        text,
+    )
+}
+
+/// Both sides write the documented form of a route, so one reads the other's.
+fn wire(route: &Route) -> Option<model::Route> {
+    let read = serde_json::to_value(route).and_then(serde_json::from_value);
+    read.inspect_err(|error| tracing::error!(%error, "a route cannot be shown"))
+        .ok()
+}
+
+/// Linux tells; elsewhere the metric is left out.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_of_a_route_is_shown() {
+        let text = r#"{"name":"orders","host":"shop.example","path":"/api/orders/**","service":"orders","strip_prefix":"/api","auth":["jwt"],"connect_timeout":"2s","timeout":"5s","retries":2,"max_body":"2MiB"}"#;
+        let route: Route = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&wire(&route).unwrap()).unwrap(), text);
+    }
+
+    #[test]
+    fn routes_are_shown_in_the_order_of_their_trial() {
+        let route = |host: Option<&str>, path: &str| {
+            let mut route = Route::new(PathPattern::parse(path).unwrap(), "a".parse().unwrap());
+            route.host = host.map(str::to_owned);
+            route
+        };
+        let mut routes = [
+            route(None, "/**"),
+            route(None, "/api/**"),
+            route(None, "/a"),
+            route(Some("b.example"), "/**"),
+            route(Some("a.example"), "/**"),
+            route(Some("a.example"), "/x/**"),
+        ];
+        routes.sort_by_key(specificity);
+        let shown = routes.map(|route| (route.host.unwrap_or_default(), route.path.to_string()));
+        let shown = shown
+            .each_ref()
+            .map(|(host, path)| (host.as_str(), path.as_str()));
+        assert_eq!(
+            shown,
+            [
+                ("a.example", "/x/**"),
+                ("a.example", "/**"),
+                ("b.example", "/**"),
+                ("", "/a"),
+                ("", "/api/**"),
+                ("", "/**"),
+            ]
+        );
+    }
+}

@@ -1,4 +1,10 @@
 //! The embedded engines against the conformance suites, and against crashes.
 
+#![expect(clippy::unwrap_used, reason = "these are tests")]
+
+#[path = "cache/suite.rs"]
+mod cache_suite;
+#[path = "kv/crash.rs"]
+mod kv_crash;
 #[path = "kv/suite.rs"]
 mod kv_suite;

@@ -62,13 +62,15 @@ impl Feed {
         }
     }
 
-    /// Adds commits, which follow the ones already there, and wakes the watchers.
+    /// Adds commits, which follow the ones already there, and wakes the watchers. Those that a
+    /// restart has taken into account are passed over.
     pub(super) fn publish(&self, commits: Vec<Commit>, retention: Retention) {
         let Some(newest) = commits.last().map(|commit| commit.revision) else {
             return;
         };
         let mut recent = self.lock();
-        for commit in commits {
+        let known = recent.floor + recent.commits.len() as u64;
+        for commit in commits.into_iter().filter(|commit| commit.revision > known) {
             recent.bytes += commit.bytes;
             recent.commits.push_back(Arc::new(commit));
         }

@@ -120,6 +120,7 @@ impl Leases {
 
 impl State {
     fn insert(&mut self, id: LeaseId, lease: Lease) {
+        self.remove(id);
         self.leases.insert(id, lease);
         self.queue.insert((lease.deadline, id));
     }

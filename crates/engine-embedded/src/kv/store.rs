@@ -555,9 +555,11 @@ from_redb!(StorageError TableError TransactionError CommitError DatabaseError Se
 
 impl From<io::Error> for StoreError {
     fn from(error: io::Error) -> Self {
-        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        use io::ErrorKind::{InvalidData, QuotaExceeded, StorageFull};
         Self(match error.kind() {
             StorageFull | QuotaExceeded => disk_full().with_source(error),
+            // How redb says that the file is none of its own.
+            InvalidData => corrupt("the store's file is damaged").0.with_source(error),
             _ => unavailable("the store's disk does not work").with_source(error),
         })
     }

@@ -271,9 +271,10 @@ impl Writer {
     /// Whether there is so little space left that a group might not find enough. If the file system
     /// does not tell, the write itself will.
     fn is_nearly_full(&self) -> bool {
+        // The types of the two numbers differ between systems.
         let free = nix::sys::statvfs::statvfs(&self.dir)
-            .map(|stat| stat.blocks_available() as u64 * stat.fragment_size() as u64);
-        free.is_ok_and(|free| free < self.options.reserve_bytes)
+            .map(|stat| u128::from(stat.blocks_available()) * u128::from(stat.fragment_size()));
+        free.is_ok_and(|free| free < u128::from(self.options.reserve_bytes))
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     ops::Bound,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
 
@@ -30,7 +30,8 @@ pub(crate) struct Faults {
     pub(crate) full: AtomicBool,
     pub(crate) broken_writes: AtomicBool,
     pub(crate) broken_reads: AtomicBool,
-    pub(crate) broken_sync: AtomicBool,
+    /// The n-th fsync from now on fails; none does at 0.
+    pub(crate) broken_sync: AtomicU32,
 }
 
 impl Disk {
@@ -82,6 +83,12 @@ fn fail_if(fault: &AtomicBool) -> io::Result<()> {
     Ok(())
 }
 
+/// Counts down to zero; tells when it arrives there.
+fn countdown(counter: &AtomicU32) -> bool {
+    let one_less = |left: u32| left.checked_sub(1);
+    counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less) == Ok(1)
+}
+
 impl fmt::Debug for Disk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Disk")
@@ -110,7 +117,10 @@ impl StorageBackend for Disk {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let synced = fail_if(&self.faults.broken_sync).and_then(|()| self.backend.sync_data());
+        let synced = match countdown(&self.faults.broken_sync) {
+            true => Err(io::Error::other("a fault that a test asked for")),
+            false => self.backend.sync_data(),
+        };
         if let Err(error) = &synced {
             self.sync_failure.react(error);
         }

@@ -3,6 +3,7 @@
 
 #![warn(missing_docs)]
 
+pub mod cache;
 mod kv;
 pub mod storage;
 

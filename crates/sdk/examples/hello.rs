@@ -12,7 +12,9 @@ use axum::{
     routing::{get, post},
 };
 use serde::{Deserialize, Serialize};
-use sinew_sdk::{Client, Error, Json, Kind, Path, Problem, Service, metrics::Counter};
+use sinew_sdk::{
+    Client, Error, Json, Kind, Path, Problem, Service, client::segment, metrics::Counter,
+};
 
 /// From the environment: `HELLO_GREETING`.
 #[derive(Deserialize)]
@@ -63,11 +65,8 @@ async fn hello(
 
 /// `POST /via` `{"name":"Ada"}`: the same through the registry, as any other service would call.
 async fn via(State(app): State<App>, Json(order): Json<Order>) -> Result<Json<Greeting>, Problem> {
-    let reply = app
-        .client
-        .get("hello", format!("/hello/{}", order.name))
-        .send()
-        .await?;
+    let path = format!("/hello/{}", segment(&order.name));
+    let reply = app.client.get("hello", path).send().await?;
     Ok(Json(reply.error_for_status()?.json()?))
 }
 

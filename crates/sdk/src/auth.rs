@@ -22,8 +22,11 @@ const REFRESH: Duration = Duration::from_secs(5);
 /// A token signed with an unknown key has them fetched at once, but no more often than this: anyone
 /// can make up such tokens.
 const FORCED_GAP: Duration = Duration::from_secs(1);
+/// As long as something was never fetched it is tried that often: right after a start the issuer may
+/// be starting too.
+const FIRST_GAP: Duration = Duration::from_millis(200);
 /// So long a request waits for keys that were never fetched, or for an unknown one.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Verifies bearer tokens for the extractors [`User`] and [`Admin`]. Give it to
 /// [`crate::Service::auth`]. Cheap to clone.
@@ -148,11 +151,11 @@ impl Auth {
         self.keep_fresh();
         let inner = &*self.inner;
         if !inner.complete() {
-            inner.refresh_within_patience().await;
+            let _ = tokio::time::timeout(PATIENCE, inner.first_fetch()).await;
         }
         match inner.check(token) {
             Err(error) if error.code() == "token.key_unknown" && inner.keys.is_some() => {
-                inner.refresh_within_patience().await;
+                let _ = tokio::time::timeout(PATIENCE, inner.refresh(FORCED_GAP)).await;
                 inner.check(token)
             }
             result => result,
@@ -176,11 +179,11 @@ async fn refresh_for_ever(inner: Weak<Inner>) {
         let complete = match inner.upgrade() {
             None => return,
             Some(inner) => {
-                inner.refresh(FORCED_GAP / 2).await;
+                inner.refresh(FIRST_GAP / 2).await;
                 inner.complete()
             }
         };
-        let wait = if complete { REFRESH } else { FORCED_GAP };
+        let wait = if complete { REFRESH } else { FIRST_GAP };
         tokio::time::sleep(wait.mul_f64(rand::random_range(0.8..=1.2))).await;
     }
 }
@@ -207,8 +210,15 @@ impl Inner {
             .verify(token, keys, revocations, self.clock.now())
     }
 
-    async fn refresh_within_patience(&self) {
-        let _ = tokio::time::timeout(PATIENCE, self.refresh(FORCED_GAP)).await;
+    /// Returns when everything has been fetched once.
+    async fn first_fetch(&self) {
+        loop {
+            self.refresh(FIRST_GAP / 2).await;
+            if self.complete() {
+                return;
+            }
+            tokio::time::sleep(FIRST_GAP).await;
+        }
     }
 
     /// Fetches everything, unless that was done less than `gap` ago.

@@ -29,12 +29,12 @@ pub struct Client {
     inner: Arc<Inner>,
 }
 
-pub(crate) struct Inner {
-    pub(crate) discovery: Discovery,
-    pub(crate) transport: Transport,
-    pub(crate) clock: Clock,
-    pub(crate) metrics: Metrics,
-    pub(crate) secret: Option<Secret>,
+struct Inner {
+    discovery: Discovery,
+    transport: Transport,
+    clock: Clock,
+    metrics: Metrics,
+    secret: Option<Secret>,
     budgets: Mutex<HashMap<Name, Arc<Budget>>>,
 }
 
@@ -69,18 +69,11 @@ impl Client {
         let mut known: HashMap<Name, Vec<Instance>> = HashMap::new();
         for (name, address) in services {
             let id = InstanceId::new(&format!("{name}-{}", address.port()))?;
-            let authority =
-                address
-                    .to_string()
-                    .parse()
-                    .map_err(|error: http::uri::InvalidUri| {
-                        Error::new(Kind::InvalidArgument, "sdk.request_invalid", "no address")
-                            .with_source(error)
-                    })?;
-            known
-                .entry(Name::new(name)?)
-                .or_default()
-                .push(Instance::new(id, authority));
+            let instance = Instance::at(id, address).ok_or_else(|| {
+                let message = "an address with a scope cannot be called";
+                Error::new(Kind::InvalidArgument, "sdk.request_invalid", message)
+            })?;
+            known.entry(Name::new(name)?).or_default().push(instance);
         }
         for (name, instances) in known {
             discovery.set_fixed(&name, instances);
@@ -126,9 +119,20 @@ impl Client {
         Request::new(self.inner.clone(), method, service, path.as_ref())
     }
 
-    pub(crate) fn inner(&self) -> &Inner {
-        &self.inner
+    pub(crate) fn discovery(&self) -> &Discovery {
+        &self.inner.discovery
     }
+}
+
+/// `text` as one segment of a path, escaped: what users type must not reach into the rest of it.
+///
+/// ```
+/// assert_eq!(sinew_sdk::client::segment("a/b c"), "a%2Fb%20c");
+/// ```
+pub fn segment(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    request::escape(text, &mut out);
+    out
 }
 
 impl Inner {

@@ -18,7 +18,7 @@ use crate::{
     auth::Auth,
     client::Transport,
     config,
-    discovery::Discovery,
+    discovery::{Discovery, Instance},
     environment::Place,
     logs,
     node::Node,
@@ -245,9 +245,14 @@ impl Service {
         let mut registration = None;
         let mut keeper = None;
         match self.node {
-            None => tracing::info!("SINEW_URL is not set: serving alone, not registered"),
+            None => {
+                tracing::info!("SINEW_URL is not set: serving alone, not registered");
+                // Alone, a service can still call itself by name.
+                let own = Instance::at(instance, address).into_iter().collect();
+                self.client.discovery().set_fixed(&service, own);
+            }
             Some(node) => {
-                let discovery = &self.client.inner().discovery;
+                let discovery = self.client.discovery();
                 discovery.watch_own(&service, &instance);
                 let kept = Arc::new(Registration {
                     node,

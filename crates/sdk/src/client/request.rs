@@ -194,7 +194,7 @@ fn invalid(message: &str) -> Error {
 }
 
 /// Percent-encodes all but the unreserved characters of RFC 3986 §2.3.
-fn escape(text: &str, out: &mut String) {
+pub(super) fn escape(text: &str, out: &mut String) {
     use std::fmt::Write;
     for byte in text.bytes() {
         match byte {

@@ -1,5 +1,5 @@
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -31,7 +31,7 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    pub(crate) fn new(id: InstanceId, authority: Authority) -> Self {
+    fn new(id: InstanceId, authority: Authority) -> Self {
         Self {
             id,
             authority,
@@ -40,6 +40,11 @@ impl Instance {
             slow: AtomicU32::new(0),
             aside_until: AtomicU64::new(0),
         }
+    }
+
+    /// The instance at a fixed address; `None` for an IPv6 address with a scope, which no URL holds.
+    pub(crate) fn at(id: InstanceId, address: SocketAddr) -> Option<Self> {
+        Some(Self::new(id, address.to_string().parse().ok()?))
     }
 
     /// The instance, if it takes new requests and its address is one.

@@ -15,7 +15,7 @@ use axum::{
     routing::{any, get},
 };
 use serde_json::{Value, json};
-use sinew_sdk::{Client, Json, Problem, Retry, Running, Service};
+use sinew_sdk::{Client, Json, Path, Problem, Retry, Running, Service, client::segment};
 
 use crate::{alone, eventually, fake_node::FakeNode, refusing_address, to, to_running};
 
@@ -200,6 +200,15 @@ async fn calls_that_cannot_be_made_are_errors_and_not_panics() {
         ];
         assert!(expected.contains(&code.as_str()), "{code}");
     }
+}
+
+#[tokio::test]
+async fn alone_a_service_finds_itself() {
+    let router = Router::new().route("/{name}", get(|Path(name): Path<String>| async { name }));
+    let running = alone("it").routes(router).start().await.unwrap();
+    let path = format!("/{}", segment("a/../b ä?"));
+    let reply = running.client().get("it", path).send().await.unwrap();
+    assert_eq!(reply.text(), "a/../b ä?");
 }
 
 #[tokio::test]

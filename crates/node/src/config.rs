@@ -7,6 +7,7 @@ mod layers;
 mod units;
 
 use std::{
+    ffi::OsString,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -71,6 +72,20 @@ pub struct Sources {
     pub environment: Vec<(String, String)>,
     /// Flags: their names as the user types them, the keys they set, and their values.
     pub flags: Vec<(&'static str, &'static str, String)>,
+}
+
+impl Sources {
+    /// No file named, no flags, and the variables of this process.
+    pub fn from_environment() -> Self {
+        let utf8 = |(name, value): (OsString, OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        let environment = std::env::vars_os().filter_map(utf8).collect();
+        Self {
+            environment,
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for Config {

@@ -15,3 +15,5 @@ pub use folder::{DataFolder, Endpoints};
 pub use node::Node;
 /// What the control API answers, for those who ask it.
 pub use sinew_api::rest::model;
+/// What the node's registry speaks, for who runs a node in its own process.
+pub use sinew_coordination::registry;

@@ -166,15 +166,16 @@ impl Parts {
             .map_err(|error| not_listening(config.control, &error))?;
 
         let engine = KvEngine::open(&config.kv, folder.path(), clock.clone()).await?;
-        let registry = Registry::start(engine.kv(), clock.clone(), config.registry).await?;
-        let discovery = Arc::new(RegistryDiscovery::new(registry.clone()));
-        let keys = config
-            .jwt
-            .map(|jwt| Arc::new(PublishedKeys::start(jwt, &*discovery)) as Arc<dyn Keys>);
-        let gateway_address = config.gateway.address;
-        let gateway = Gateway::start(config.gateway, discovery, keys)
-            .map_err(|error| gateway_error(gateway_address, error))?;
-        let gateway = Arc::new(gateway);
+        let registry = Registry::start(engine.kv(), clock.clone(), config.registry.clone()).await?;
+        let gateway = match start_gateway(config, &registry) {
+            Ok(gateway) => Arc::new(gateway),
+            Err(error) => {
+                // The likeliest failure: the next try shall not find the store still open.
+                registry.stop();
+                engine.close().await?;
+                return Err(error);
+            }
+        };
 
         let drain = Drain::new();
         let view = View {
@@ -230,6 +231,18 @@ impl Parts {
     }
 }
 
+fn start_gateway(config: Config, registry: &Registry) -> Result<Gateway> {
+    let discovery = Arc::new(RegistryDiscovery::new(registry.clone()));
+    let keys = config
+        .jwt
+        .map(|jwt| Arc::new(PublishedKeys::start(jwt, &*discovery)) as Arc<dyn Keys>);
+    let address = config.gateway.address;
+    Gateway::start(config.gateway, discovery, keys).map_err(|error| match error.code() {
+        "gateway.address_in_use" => port_taken("gateway", address, "--gateway"),
+        _ => error,
+    })
+}
+
 /// The address by which a client on this machine reaches a listener.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
@@ -249,13 +262,6 @@ fn not_listening(address: SocketAddr, error: &std::io::Error) -> Error {
         "node.listen",
         format!("the control API cannot listen on {address}: {error}"),
     )
-}
-
-fn gateway_error(address: SocketAddr, error: Error) -> Error {
-    match error.code() {
-        "gateway.address_in_use" => port_taken("gateway", address, "--gateway"),
-        _ => error,
-    }
 }
 
 fn port_taken(what: &str, address: SocketAddr, flag: &str) -> Error {

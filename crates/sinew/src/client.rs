@@ -8,7 +8,7 @@ use hyper::{Request, Uri, body::Bytes, header};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use sinew_core::{Error, Kind, Problem};
-use sinew_node::Endpoints;
+use sinew_node::{Config, DataFolder, Endpoints, Sources};
 use tokio::net::TcpStream;
 
 /// How long the node may take to answer; it answers such questions from memory.
@@ -25,14 +25,9 @@ pub(crate) struct Target {
     /// A file with the token to use [default: $SINEW_TOKEN, then admin-token in the data folder]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// The data folder of the node
-    #[arg(
-        long,
-        env = "SINEW_NODE_DATA",
-        value_name = "DIR",
-        default_value = "./data"
-    )]
-    data: PathBuf,
+    /// The data folder of the node [default: as configured here, otherwise ./data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
 }
 
 impl Target {
@@ -40,7 +35,7 @@ impl Target {
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         let url = match &self.url {
             Some(url) => url.clone(),
-            None => Endpoints::read(&self.data)?.control,
+            None => Endpoints::read(&self.data()?)?.control,
         };
         let token = self.token()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -53,16 +48,23 @@ impl Target {
         })
     }
 
+    fn data(&self) -> Result<PathBuf> {
+        match &self.data {
+            Some(data) => Ok(data.clone()),
+            None => Ok(Config::load(Sources::from_environment())?.data),
+        }
+    }
+
     fn token(&self) -> Result<String> {
         if self.token_file.is_none()
             && let Ok(token) = std::env::var("SINEW_TOKEN")
         {
             return Ok(token);
         }
-        let path = self
-            .token_file
-            .clone()
-            .unwrap_or_else(|| self.data.join("admin-token"));
+        let path = match &self.token_file {
+            Some(path) => path.clone(),
+            None => self.data()?.join(DataFolder::ADMIN_TOKEN),
+        };
         let token = std::fs::read_to_string(&path).with_context(|| {
             format!(
                 "cannot read the token file {}; name it with --token-file, or set SINEW_TOKEN",

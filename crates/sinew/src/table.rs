@@ -1,4 +1,28 @@
-//! Aligned columns for people.
+//! What commands print: aligned columns for people, written so that a closed pipe is no failure.
+
+use std::io::{ErrorKind, Write, stdout};
+
+/// Writes to standard output. `sinew services | head -1` closes it early, which is fine.
+pub(crate) fn print(text: &str) -> std::io::Result<()> {
+    let mut out = stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+/// Text of others, such as metadata, without what could break the line or steer the terminal.
+pub(crate) fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| {
+            if c.is_control() {
+                char::REPLACEMENT_CHARACTER
+            } else {
+                c
+            }
+        })
+        .collect()
+}
 
 /// Rows under a header, columns padded to their widest cell, two spaces between.
 pub(crate) fn render<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String {

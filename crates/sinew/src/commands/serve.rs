@@ -1,6 +1,13 @@
 use std::{path::PathBuf, process::ExitCode};
 
+use anyhow::Context;
+use sinew_node::{Config, DataFolder, Node, Sources};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
 use crate::logging;
+
+/// What a shell reports of a process that Ctrl-C ended.
+const INTERRUPTED: i32 = 130;
 
 /// `sinew serve`.
 #[derive(clap::Args)]
@@ -8,19 +15,114 @@ pub(crate) struct Args {
     /// The configuration file [default: ./sinew.toml if it exists]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The data folder; made when it does not exist
+    /// The data folder; made when it does not exist [default: ./data]
     #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// Where the gateway listens, such as 0.0.0.0:8080
+    data: Option<String>,
+    /// Where the gateway listens; port 0 takes any free one [default: 0.0.0.0:8080]
     #[arg(long, value_name = "ADDRESS")]
     gateway: Option<String>,
-    /// Where the control API listens, such as 127.0.0.1:7070
+    /// Where the control API listens; port 0 takes any free one [default: 127.0.0.1:7070]
     #[arg(long, value_name = "ADDRESS")]
     control: Option<String>,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     logging::start("info");
-    let _ = args;
+    let config = Config::load(args.sources())?;
+    // Only signals are waited for here; the node brings its own threads.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(serve(config))
+}
+
+impl Args {
+    fn sources(self) -> Sources {
+        let flags = [
+            ("--data", "node.data", self.data),
+            ("--gateway", "gateway.address", self.gateway),
+            ("--control", "control.address", self.control),
+        ];
+        let flags = flags
+            .into_iter()
+            .filter_map(|(name, key, value)| Some((name, key, value?)));
+        Sources {
+            file: self.config,
+            flags: flags.collect(),
+            ..Sources::from_environment()
+        }
+    }
+}
+
+async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    // Before the node starts, so that a signal during the start is not lost.
+    let mut signals = Signals::new().context("signals cannot be waited for")?;
+    let drain = config.drain;
+    let node = Node::start(config).await?;
+    announce(&node);
+
+    let signal = signals.next().await;
+    tracing::info!(
+        signal,
+        limit_ms = millis(drain),
+        "stopping; a second signal stops at once"
+    );
+    let stopping = node.drain_and_stop(drain);
+    tokio::select! {
+        biased;
+        cut_off = stopping => match cut_off? {
+            0 => tracing::info!("stopped"),
+            cut_off => tracing::warn!(cut_off, "stopped; requests that took too long were cut off"),
+        },
+        signal = signals.next() => {
+            tracing::warn!(signal, "stopped at once");
+            // Everything acknowledged is on disk already; there is nothing to tidy.
+            std::process::exit(INTERRUPTED);
+        }
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+fn announce(node: &Node) {
+    let endpoints = node.endpoints();
+    let folder = node.folder().path();
+    if node.tokens_are_new() {
+        tracing::info!(
+            admin = %folder.join(DataFolder::ADMIN_TOKEN).display(),
+            service = %folder.join(DataFolder::SERVICE_TOKEN).display(),
+            "wrote new tokens for the control API, readable by this user only"
+        );
+    }
+    tracing::info!(
+        gateway = endpoints.gateway,
+        control = endpoints.control,
+        data = %folder.display(),
+        pid = endpoints.pid,
+        "the node is up"
+    );
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,6 +1,8 @@
 use std::process::ExitCode;
 
-use crate::client::Target;
+use sinew_node::model::Status;
+
+use crate::{client::Target, table};
 
 /// `sinew status`.
 #[derive(clap::Args)]
@@ -13,7 +15,59 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let answer: serde_json::Value = args.target.get("/v1/status")?;
-    println!("{answer:#}");
+    let status: Status = args.target.get("/v1/status")?;
+    if args.json {
+        table::print(&format!("{}\n", serde_json::to_string_pretty(&status)?))?;
+    } else {
+        table::print(&render(&status))?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+fn render(status: &Status) -> String {
+    let gateway = &status.gateway;
+    let lines = [
+        ("version", status.version.clone()),
+        ("process", status.pid.to_string()),
+        ("up for", duration(status.uptime_ms / 1000)),
+        ("data", status.data.clone()),
+        (
+            "kv",
+            format!("{}, revision {}", status.kv.engine, status.kv.revision),
+        ),
+        ("gateway", gateway.address.clone()),
+        (
+            "requests",
+            format!("{} ({} in flight)", gateway.requests, gateway.in_flight),
+        ),
+        ("connections", gateway.connections.to_string()),
+        (
+            "services",
+            format!("{} ({} instances)", status.services, status.instances),
+        ),
+    ];
+    lines
+        .map(|(name, value)| format!("{name:<13}{value}\n"))
+        .concat()
+}
+
+fn duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_well() {
+        let shown = [0, 59, 61, 3_700, 90_000].map(duration);
+        assert_eq!(shown, ["0 s", "59 s", "1 min 1 s", "1 h 1 min", "1 d 1 h"]);
+    }
 }

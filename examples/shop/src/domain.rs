@@ -2,6 +2,7 @@
 
 pub(crate) mod account;
 pub(crate) mod attempts;
+pub(crate) mod bank;
 pub(crate) mod cart;
 pub(crate) mod money;
 pub(crate) mod order;

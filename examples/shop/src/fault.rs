@@ -59,12 +59,17 @@ impl Fault {
         message: impl Into<String>,
         wait: Duration,
     ) -> Self {
-        Error::new(Kind::Unavailable, code, message).with_retry(Retry::After(wait)).into()
+        Error::new(Kind::Unavailable, code, message)
+            .with_retry(Retry::After(wait))
+            .into()
     }
 
     /// The request is wrong in these fields.
     pub(crate) fn invalid(errors: Vec<FieldError>) -> Self {
-        let named: Vec<_> = errors.iter().map(|e| format!("{} {}", e.field, e.message)).collect();
+        let named: Vec<_> = errors
+            .iter()
+            .map(|e| format!("{} {}", e.field, e.message))
+            .collect();
         let mut fault = Self::new(
             Kind::InvalidArgument,
             "shop.invalid_request",
@@ -72,6 +77,15 @@ impl Fault {
         );
         fault.0.more.errors = errors;
         fault
+    }
+
+    /// A service that is needed cannot be reached or does not work.
+    pub(crate) fn dependency(service: &str) -> Self {
+        Self::unavailable(
+            "shop.dependency_unavailable",
+            format!("{service} cannot be reached now, try again in a moment"),
+            Duration::from_secs(2),
+        )
     }
 
     /// An idempotency key came back with another request.
@@ -101,7 +115,10 @@ impl Fault {
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         let Inner { error, more } = *self.0;
-        Self(Box::new(Inner { error: error.with_source(source), more }))
+        Self(Box::new(Inner {
+            error: error.with_source(source),
+            more,
+        }))
     }
 
     pub(crate) fn error(&self) -> &Error {
@@ -112,10 +129,6 @@ impl Fault {
         &self.0.more
     }
 
-    pub(crate) fn kind(&self) -> Kind {
-        self.0.error.kind()
-    }
-
     pub(crate) fn code(&self) -> &str {
         self.0.error.code()
     }
@@ -123,7 +136,10 @@ impl Fault {
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
-        Self(Box::new(Inner { error, more: More::default() }))
+        Self(Box::new(Inner {
+            error,
+            more: More::default(),
+        }))
     }
 }
 
@@ -141,11 +157,18 @@ impl Checks {
     /// Notes that `field` is wrong unless `fine`.
     pub(crate) fn check(&mut self, fine: bool, field: &str, message: &str) {
         if !fine {
-            self.0.push(FieldError { field: field.to_owned(), message: message.to_owned() });
+            self.0.push(FieldError {
+                field: field.to_owned(),
+                message: message.to_owned(),
+            });
         }
     }
 
     pub(crate) fn finish(self) -> Result<()> {
-        if self.0.is_empty() { Ok(()) } else { Err(Fault::invalid(self.0)) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(Fault::invalid(self.0))
+        }
     }
 }

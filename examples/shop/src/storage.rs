@@ -2,7 +2,7 @@
 
 pub(crate) mod carts;
 pub(crate) mod catalogue;
-
+pub(crate) mod orders;
 pub(crate) mod payments;
 pub(crate) mod products;
 mod row;

@@ -31,7 +31,11 @@ impl Role {
     }
 
     pub(crate) fn from_stored(text: &str) -> Self {
-        if text == Self::Admin.as_str() { Self::Admin } else { Self::Customer }
+        if text == Self::Admin.as_str() {
+            Self::Admin
+        } else {
+            Self::Customer
+        }
     }
 }
 
@@ -50,7 +54,11 @@ pub(crate) fn check_registration(name: &str, email: &str, password: &str) -> Res
         "name",
         "must be 1 to 100 printable characters",
     );
-    checks.check(is_email(email), "email", "must be an address such as ada@example.com");
+    checks.check(
+        is_email(email),
+        "email",
+        "must be an address such as ada@example.com",
+    );
     check_password(&mut checks, "password", password);
     checks.finish()
 }
@@ -77,7 +85,9 @@ fn check_password(checks: &mut Checks, field: &str, password: &str) {
 
 /// Whether it has the shape `local@domain.tld`. Whether somebody reads it only a message can tell.
 fn is_email(email: &str) -> bool {
-    let Some((local, domain)) = email.rsplit_once('@') else { return false };
+    let Some((local, domain)) = email.rsplit_once('@') else {
+        return false;
+    };
     let plain = |c: char| c.is_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.".contains(c);
     let label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -106,8 +116,19 @@ mod tests {
         }
         let long = format!("{}@example.com", "a".repeat(65));
         for bad in [
-            "", "ada", "@example.com", "ada@", "ada@example", "a b@example.com", "a..b@example.com",
-            ".a@example.com", "a@-x.com", "a@x..com", "a@b@example.com", "a\n@example.com", &long,
+            "",
+            "ada",
+            "@example.com",
+            "ada@",
+            "ada@example",
+            "a b@example.com",
+            "a..b@example.com",
+            ".a@example.com",
+            "a@-x.com",
+            "a@x..com",
+            "a@b@example.com",
+            "a\n@example.com",
+            &long,
         ] {
             assert!(!is_email(bad), "{bad:?}");
         }
@@ -116,7 +137,12 @@ mod tests {
     #[test]
     fn everything_that_is_wrong_is_said_at_once() {
         let fault = check_registration(" ", "nobody", "short").unwrap_err();
-        let fields: Vec<_> = fault.more().errors.iter().map(|e| e.field.as_str()).collect();
+        let fields: Vec<_> = fault
+            .more()
+            .errors
+            .iter()
+            .map(|e| e.field.as_str())
+            .collect();
         assert_eq!(fields, ["name", "email", "password"]);
         assert_eq!(fault.code(), "shop.invalid_request");
         assert!(check_registration("Ada", "ada@example.com", "long enough").is_ok());

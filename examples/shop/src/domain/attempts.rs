@@ -28,12 +28,16 @@ struct Series {
 
 impl Attempts {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { capacity, series: HashMap::new() }
+        Self {
+            capacity,
+            series: HashMap::new(),
+        }
     }
 
     /// Begins an attempt at monotonic time `now`. `Err` is how long the account is still locked.
     pub(crate) fn begin(&mut self, account: &str, now: Duration) -> Result<(), Duration> {
-        self.series.retain(|_, series| series.last + FORGOTTEN > now);
+        self.series
+            .retain(|_, series| series.last + FORGOTTEN > now);
         if let Some(series) = self.series.get_mut(account) {
             if series.locked_until > now {
                 return Err(series.locked_until - now);
@@ -53,7 +57,11 @@ impl Attempts {
                 self.series.remove(&account);
             }
         }
-        let series = Series { count: 1, last: now, locked_until: Duration::ZERO };
+        let series = Series {
+            count: 1,
+            last: now,
+            locked_until: Duration::ZERO,
+        };
         self.series.insert(account.to_owned(), series);
         Ok(())
     }
@@ -92,10 +100,14 @@ mod tests {
     fn memory_is_bounded_and_old_series_are_forgotten() {
         let mut attempts = Attempts::new(3);
         for n in 0..100 {
-            attempts.begin(&format!("{n}"), Duration::from_secs(n)).unwrap();
+            attempts
+                .begin(&format!("{n}"), Duration::from_secs(n))
+                .unwrap();
             assert!(attempts.series.len() <= 3);
         }
-        attempts.begin("late", Duration::from_secs(100) + FORGOTTEN).unwrap();
+        attempts
+            .begin("late", Duration::from_secs(100) + FORGOTTEN)
+            .unwrap();
         assert_eq!(attempts.series.len(), 1);
     }
 }

@@ -53,8 +53,16 @@ pub(crate) fn check_lines(lines: &[Line]) -> Result<Vec<Line>> {
 /// Checks a quantity of one product in a cart; `least` is 0 where that means to take it out.
 pub(crate) fn check_quantity(quantity: i64, least: i64) -> Result<()> {
     let mut checks = Checks::default();
-    let message = if least == 0 { "must be 0 to 1000" } else { "must be 1 to 1000" };
-    checks.check((least..=MAX_QUANTITY).contains(&quantity), "quantity", message);
+    let message = if least == 0 {
+        "must be 0 to 1000"
+    } else {
+        "must be 1 to 1000"
+    };
+    checks.check(
+        (least..=MAX_QUANTITY).contains(&quantity),
+        "quantity",
+        message,
+    );
     checks.finish()
 }
 
@@ -65,10 +73,18 @@ mod tests {
     #[test]
     fn lines_of_one_product_become_one() {
         let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        let line = |product_id, quantity| Line { product_id, quantity };
+        let line = |product_id, quantity| Line {
+            product_id,
+            quantity,
+        };
         let lines = check_lines(&[line(b, 1), line(a, 2), line(b, 3)]).unwrap();
         assert_eq!(lines, [line(a, 2), line(b, 4)]);
-        for bad in [vec![], vec![line(a, 0)], vec![line(a, 1001)], vec![line(a, 600), line(a, 600)]] {
+        for bad in [
+            vec![],
+            vec![line(a, 0)],
+            vec![line(a, 1001)],
+            vec![line(a, 600), line(a, 600)],
+        ] {
             assert!(check_lines(&bad).is_err(), "{bad:?}");
         }
         let many: Vec<_> = (0..101).map(|n| line(Uuid::from_u128(n), 1)).collect();

@@ -100,7 +100,9 @@ fn cents<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<i64, D::Er
     if (0..=MAX_CENTS).contains(&cents) {
         Ok(cents)
     } else {
-        Err(serde::de::Error::custom("cents must be between 0 and 1000000000000"))
+        Err(serde::de::Error::custom(
+            "cents must be between 0 and 1000000000000",
+        ))
     }
 }
 
@@ -113,7 +115,10 @@ mod tests {
         let eur = |cents| Money::new(cents, Currency::EUR);
         assert_eq!(Money::total([(2, eur(150)), (1, eur(99))]), Ok(eur(399)));
         assert_eq!(Money::total([]), Err(NoTotal::Empty));
-        assert_eq!(Money::total([(1000, eur(MAX_CENTS))]), Err(NoTotal::TooLarge));
+        assert_eq!(
+            Money::total([(1000, eur(MAX_CENTS))]),
+            Err(NoTotal::TooLarge)
+        );
         assert_eq!(Money::total([(i64::MAX, eur(3))]), Err(NoTotal::TooLarge));
         let usd = Money::new(1, "USD".parse().unwrap());
         assert_eq!(Money::total([(1, eur(1)), (1, usd)]), Err(NoTotal::Mixed));

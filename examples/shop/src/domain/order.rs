@@ -81,7 +81,9 @@ pub(crate) struct Progress {
 /// What happened, or what somebody asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    Reserved { total: Money },
+    Reserved {
+        total: Money,
+    },
     ReserveRefused(Failure),
     /// Products did not answer: it may have reserved.
     ReserveUnknown,
@@ -93,10 +95,14 @@ pub(crate) enum Event {
     Voided,
     Released,
     CartCleared,
-    Refunded { id: Uuid },
+    Refunded {
+        id: Uuid,
+    },
     StockReturned,
 
-    Cancel { refund_id: Uuid },
+    Cancel {
+        refund_id: Uuid,
+    },
     Ship,
     Deliver,
     Refund(Refund),
@@ -133,7 +139,10 @@ impl Progress {
         let refund = || {
             let (refund, total) = (self.refund?, self.total?);
             let amount = Money::new(refund.cents, total.currency);
-            Some(Effect::Refund { id: refund.id, amount })
+            Some(Effect::Refund {
+                id: refund.id,
+                amount,
+            })
         };
         match self.state {
             State::Reserving => Some(Effect::Reserve),
@@ -166,17 +175,29 @@ pub(crate) fn step(from: &Progress, event: Event) -> Result<(Progress, Option<Ef
 fn transition(from: &Progress, event: Event) -> Result<Progress, Fault> {
     use State as S;
     let to = |state| Ok(Progress { state, ..*from });
-    let give_up = |state, failure| Ok(Progress { state, failure: Some(failure), ..*from });
+    let give_up = |state, failure| {
+        Ok(Progress {
+            state,
+            failure: Some(failure),
+            ..*from
+        })
+    };
     match (from.state, event) {
         (S::Reserving, Event::Reserved { total }) => {
-            let priced = Progress { total: Some(total), ..*from };
+            let priced = Progress {
+                total: Some(total),
+                ..*from
+            };
             match from.expected {
                 Some(expected) if expected != total => Ok(Progress {
                     state: S::Releasing,
                     failure: Some(Failure::PriceChanged),
                     ..priced
                 }),
-                _ => Ok(Progress { state: S::Charging, ..priced }),
+                _ => Ok(Progress {
+                    state: S::Charging,
+                    ..priced
+                }),
             }
         }
         (S::Reserving, Event::ReserveRefused(failure)) => give_up(S::Rejected, failure),
@@ -193,10 +214,17 @@ fn transition(from: &Progress, event: Event) -> Result<Progress, Fault> {
             _ => S::Rejected,
         }),
 
-        (_, Event::CartCleared) if from.clear_cart => Ok(Progress { clear_cart: false, ..*from }),
+        (_, Event::CartCleared) if from.clear_cart => Ok(Progress {
+            clear_cart: false,
+            ..*from
+        }),
         (_, Event::Refunded { id }) if from.refund.is_some_and(|refund| refund.id == id) => {
             let cents = from.refund.map_or(0, |refund| refund.cents);
-            Ok(Progress { refunded: from.refunded + cents, refund: None, ..*from })
+            Ok(Progress {
+                refunded: from.refunded + cents,
+                refund: None,
+                ..*from
+            })
         }
         (S::Cancelling, Event::StockReturned) if from.refund.is_none() => to(S::Cancelled),
 
@@ -206,8 +234,15 @@ fn transition(from: &Progress, event: Event) -> Result<Progress, Fault> {
         (S::Paid, Event::Cancel { .. }) if from.refund.is_some() => Err(busy()),
         (S::Paid, Event::Cancel { refund_id }) => {
             let cents = from.value();
-            let refund = (cents > 0).then_some(Refund { id: refund_id, cents });
-            Ok(Progress { state: S::Cancelling, refund, ..*from })
+            let refund = (cents > 0).then_some(Refund {
+                id: refund_id,
+                cents,
+            });
+            Ok(Progress {
+                state: S::Cancelling,
+                refund,
+                ..*from
+            })
         }
         (S::Paid, Event::Ship) => to(S::Shipped),
         (S::Shipped, Event::Deliver) => to(S::Delivered),
@@ -222,14 +257,21 @@ fn transition(from: &Progress, event: Event) -> Result<Progress, Fault> {
                     "no more can be refunded than what was paid and not refunded before",
                 ));
             }
-            Ok(Progress { refund: Some(refund), ..*from })
+            Ok(Progress {
+                refund: Some(refund),
+                ..*from
+            })
         }
 
         (state, event) if event.asked() && !state.settled() => Err(busy()),
         (state, event) => Err(Fault::new(
             Kind::FailedPrecondition,
             "shop.order_state",
-            format!("an order that is {} cannot {}", state.in_words(), event.in_words()),
+            format!(
+                "an order that is {} cannot {}",
+                state.in_words(),
+                event.in_words()
+            ),
         )),
     }
 }
@@ -245,7 +287,10 @@ fn busy() -> Fault {
 impl Event {
     /// Whether it is a wish, not something that happened.
     const fn asked(self) -> bool {
-        matches!(self, Self::Cancel { .. } | Self::Ship | Self::Deliver | Self::Refund(_))
+        matches!(
+            self,
+            Self::Cancel { .. } | Self::Ship | Self::Deliver | Self::Refund(_)
+        )
     }
 
     const fn in_words(self) -> &'static str {

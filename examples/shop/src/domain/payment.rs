@@ -77,7 +77,10 @@ impl Payment {
                 captured: self.amount.map_or(0, |amount| amount.cents),
                 ..self
             },
-            (Status::Pending, false) => Self { status: Status::Declined, ..self },
+            (Status::Pending, false) => Self {
+                status: Status::Declined,
+                ..self
+            },
             _ => self,
         }
     }
@@ -86,13 +89,26 @@ impl Payment {
     /// stays as it is: it holds no money and never will.
     pub(crate) fn voided(known: Option<&Self>) -> (Self, i64) {
         match known {
-            None => {
-                (Self { status: Status::Voided, amount: None, captured: 0, refunded: 0 }, 0)
-            }
+            None => (
+                Self {
+                    status: Status::Voided,
+                    amount: None,
+                    captured: 0,
+                    refunded: 0,
+                },
+                0,
+            ),
             Some(known) if known.status == Status::Declined => (*known, 0),
             Some(known) => {
                 let back = known.captured - known.refunded;
-                (Self { status: Status::Voided, refunded: known.captured, ..*known }, back)
+                (
+                    Self {
+                        status: Status::Voided,
+                        refunded: known.captured,
+                        ..*known
+                    },
+                    back,
+                )
             }
         }
     }
@@ -105,7 +121,10 @@ impl Payment {
         if cents <= 0 || cents > self.captured - self.refunded {
             return Err(NoRefund::Exceeds);
         }
-        Ok(Self { refunded: self.refunded + cents, ..self })
+        Ok(Self {
+            refunded: self.refunded + cents,
+            ..self
+        })
     }
 }
 
@@ -210,7 +229,10 @@ mod tests {
         };
         let captured = pending.answered(true).refund(30).unwrap();
         let (void, back) = Payment::voided(Some(&captured));
-        assert_eq!((void.status, void.refunded, back), (Status::Voided, 100, 70));
+        assert_eq!(
+            (void.status, void.refunded, back),
+            (Status::Voided, 100, 70)
+        );
         assert_eq!(void.answered(true), void);
     }
 }

@@ -41,7 +41,11 @@ pub(crate) fn check_product(
     let mut checks = Checks::default();
     if let Some(name) = name {
         let length = name.trim().chars().count();
-        checks.check((1..=200).contains(&length), "name", "must be 1 to 200 characters");
+        checks.check(
+            (1..=200).contains(&length),
+            "name",
+            "must be 1 to 200 characters",
+        );
     }
     if let Some(description) = description {
         let fits = description.chars().count() <= 2000;
@@ -52,7 +56,11 @@ pub(crate) fn check_product(
         checks.check(fits, "price.cents", "must be 1 to 10000000");
     }
     if let Some(stock) = stock {
-        checks.check((0..=MAX_STOCK).contains(&stock), "stock", "must be 0 to 1000000000");
+        checks.check(
+            (0..=MAX_STOCK).contains(&stock),
+            "stock",
+            "must be 0 to 1000000000",
+        );
     }
     checks.finish()
 }

@@ -32,16 +32,16 @@ pub(crate) enum Movement {
 pub(crate) const MAX_STOCK: i64 = 1_000_000_000;
 
 impl Stock {
-    pub(crate) const fn new(supplied: i64) -> Self {
-        Self { supplied, available: supplied, reserved: 0, sold: 0 }
-    }
-
     /// The counts after `quantity` pieces moved; `None` when there are not so many to move.
     pub(crate) fn moved(self, movement: Movement, quantity: i64) -> Option<Self> {
         let mut to = self;
         match movement {
-            Movement::Reserve => (to.available, to.reserved) = shift(to.available, to.reserved, quantity)?,
-            Movement::Release => (to.reserved, to.available) = shift(to.reserved, to.available, quantity)?,
+            Movement::Reserve => {
+                (to.available, to.reserved) = shift(to.available, to.reserved, quantity)?
+            }
+            Movement::Release => {
+                (to.reserved, to.available) = shift(to.reserved, to.available, quantity)?
+            }
             Movement::Sell => (to.reserved, to.sold) = shift(to.reserved, to.sold, quantity)?,
             Movement::Return => (to.sold, to.available) = shift(to.sold, to.available, quantity)?,
             Movement::Supply => {
@@ -54,7 +54,11 @@ impl Stock {
 }
 
 fn shift(from: i64, to: i64, quantity: i64) -> Option<(i64, i64)> {
-    if from < quantity { None } else { Some((from - quantity, to.checked_add(quantity)?)) }
+    if from < quantity {
+        None
+    } else {
+        Some((from - quantity, to.checked_add(quantity)?))
+    }
 }
 
 /// Where a reservation stands. `Released` and `Returned` are final; a reservation that was released
@@ -157,6 +161,15 @@ mod tests {
 
     use super::*;
 
+    fn untouched(supplied: i64) -> Stock {
+        Stock {
+            supplied,
+            available: supplied,
+            reserved: 0,
+            sold: 0,
+        }
+    }
+
     fn command() -> impl Strategy<Value = Command> {
         prop_oneof![
             Just(Command::Reserve),
@@ -175,7 +188,7 @@ mod tests {
             calls in prop::collection::vec((0usize..4, command()), 0..60),
         ) {
             let quantities = [1i64, 2, 3, 7];
-            let mut stock = Stock::new(supplied);
+            let mut stock = untouched(supplied);
             let mut reservations = [None; 4];
             for (index, command) in calls {
                 match Reservation::outcome(reservations[index], command) {
@@ -214,12 +227,15 @@ mod tests {
         let Outcome::Tombstone(state) = Reservation::outcome(None, Command::Release) else {
             panic!("an unknown reservation leaves a tombstone")
         };
-        assert_eq!(Reservation::outcome(Some(state), Command::Reserve), Outcome::Closed);
+        assert_eq!(
+            Reservation::outcome(Some(state), Command::Reserve),
+            Outcome::Closed
+        );
     }
 
     #[test]
     fn nothing_moves_that_is_not_there() {
-        let stock = Stock::new(2);
+        let stock = untouched(2);
         assert_eq!(stock.moved(Movement::Reserve, 3), None);
         assert_eq!(stock.moved(Movement::Sell, 1), None);
         assert_eq!(stock.moved(Movement::Supply, MAX_STOCK), None);

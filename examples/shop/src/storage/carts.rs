@@ -43,18 +43,31 @@ pub(crate) fn add(db: &Connection, user: Uuid, added: Line) -> Result<()> {
                FROM items WHERE user_id = ?1";
     let params = params![text(user), text(added.product_id)];
     let (lines, quantity, there) = one(db, sql, params, |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+        Ok((
+            row.get::<_, i64>(0)?,
+            row.get::<_, i64>(1)?,
+            row.get::<_, i64>(2)?,
+        ))
     })?
     .unwrap_or_default();
     let mut checks = Checks::default();
     let room = there > 0 || usize::try_from(lines).is_ok_and(|lines| lines < MAX_LINES);
-    checks.check(room, "product_id", "does not fit: a cart has at most 100 items");
+    checks.check(
+        room,
+        "product_id",
+        "does not fit: a cart has at most 100 items",
+    );
     let fits = quantity + added.quantity <= MAX_QUANTITY;
     checks.check(fits, "quantity", "must stay at most 1000 of one product");
     checks.finish()?;
     let sql = "INSERT INTO items VALUES (?1, ?2, ?3)
                ON CONFLICT DO UPDATE SET quantity = quantity + excluded.quantity";
-    execute(db, sql, params![text(user), text(added.product_id), added.quantity]).map(drop)
+    execute(
+        db,
+        sql,
+        params![text(user), text(added.product_id), added.quantity],
+    )
+    .map(drop)
 }
 
 /// Sets the quantity of what is there; 0 takes it out. Errors: `shop.item_unknown`.
@@ -63,7 +76,12 @@ pub(crate) fn set(db: &Connection, user: Uuid, to: Line) -> Result<()> {
         return remove(db, user, to.product_id);
     }
     let sql = "UPDATE items SET quantity = ?3 WHERE user_id = ?1 AND product_id = ?2";
-    if execute(db, sql, params![text(user), text(to.product_id), to.quantity])? == 0 {
+    if execute(
+        db,
+        sql,
+        params![text(user), text(to.product_id), to.quantity],
+    )? == 0
+    {
         let message = "there is no such product in the cart";
         return Err(Fault::new(Kind::NotFound, "shop.item_unknown", message));
     }
@@ -87,7 +105,11 @@ pub(crate) fn purchased(
     lines: &[Line],
     now_ms: i64,
 ) -> Result<()> {
-    execute(db, "DELETE FROM purchases WHERE at_ms < ?1", [now_ms - REMEMBERED_MS])?;
+    execute(
+        db,
+        "DELETE FROM purchases WHERE at_ms < ?1",
+        [now_ms - REMEMBERED_MS],
+    )?;
     let sql = "INSERT INTO purchases VALUES (?1, ?2) ON CONFLICT DO NOTHING";
     if execute(db, sql, params![text(order), now_ms])? == 0 {
         return Ok(());
@@ -105,7 +127,10 @@ pub(crate) fn purchased(
 }
 
 fn line(row: &Row<'_>) -> rusqlite::Result<Line> {
-    Ok(Line { product_id: parsed(row, "product_id")?, quantity: row.get("quantity")? })
+    Ok(Line {
+        product_id: parsed(row, "product_id")?,
+        quantity: row.get("quantity")?,
+    })
 }
 
 #[cfg(test)]
@@ -118,7 +143,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("carts.db"), MIGRATIONS).unwrap();
         let (user, order) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        let line = |n, quantity| Line { product_id: Uuid::from_u128(n), quantity };
+        let line = |n, quantity| Line {
+            product_id: Uuid::from_u128(n),
+            quantity,
+        };
         let held = store.write(move |db| {
             add(db, user, line(10, 2))?;
             add(db, user, line(11, 1))?;
@@ -133,7 +161,8 @@ mod tests {
         assert_eq!(set.unwrap_err().code(), "shop.item_unknown");
         let much = store.write(move |db| add(db, user, line(10, 998))).await;
         assert_eq!(much.unwrap_err().code(), "shop.invalid_request");
-        let many = store.write(move |db| (0..100).try_for_each(|n| add(db, user, line(100 + n, 1))));
+        let many =
+            store.write(move |db| (0..100).try_for_each(|n| add(db, user, line(100 + n, 1))));
         assert_eq!(many.await.unwrap_err().code(), "shop.invalid_request");
         let cleared = store.write(move |db| clear(db, user).and_then(|()| get(db, user)));
         assert!(cleared.await.unwrap().is_empty());

@@ -79,7 +79,12 @@ pub(crate) struct BankChange {
 }
 
 pub(crate) fn find(db: &Connection, order: Uuid) -> Result<Option<Record>> {
-    one(db, "SELECT * FROM payments WHERE order_id = ?1", [text(order)], record)
+    one(
+        db,
+        "SELECT * FROM payments WHERE order_id = ?1",
+        [text(order)],
+        record,
+    )
 }
 
 /// Errors: `shop.payment_unknown`.
@@ -97,7 +102,10 @@ pub(crate) fn begin_charge(
     now_ms: i64,
 ) -> Result<(Record, bool)> {
     let known = find(db, order)?;
-    match (Payment::charge(known.as_ref().map(|known| &known.payment), amount), known) {
+    match (
+        Payment::charge(known.as_ref().map(|known| &known.payment), amount),
+        known,
+    ) {
         (Charge::AskBank(_), Some(known)) => Ok((known, true)),
         (Charge::AskBank(payment), None) => {
             let new = Record {
@@ -125,7 +133,12 @@ pub(crate) fn begin_charge(
 }
 
 /// Records what the bank said. Whoever comes first decides: a void that came meanwhile stands.
-pub(crate) fn answered(db: &Connection, order: Uuid, approved: bool, now_ms: i64) -> Result<Record> {
+pub(crate) fn answered(
+    db: &Connection,
+    order: Uuid,
+    approved: bool,
+    now_ms: i64,
+) -> Result<Record> {
     let known = get(db, order)?;
     let payment = known.payment.answered(approved);
     update(db, known, payment, now_ms)
@@ -157,7 +170,10 @@ pub(crate) fn refunded(db: &Connection, order: Uuid, refund: Uuid, cents: i64) -
     get(db, order)?;
     let sql = "SELECT order_id, amount_cents FROM refunds WHERE id = ?1";
     let before = one(db, sql, [text(refund)], |row| {
-        Ok((parsed::<Uuid>(row, "order_id")?, row.get::<_, i64>("amount_cents")?))
+        Ok((
+            parsed::<Uuid>(row, "order_id")?,
+            row.get::<_, i64>("amount_cents")?,
+        ))
     })?;
     match before {
         None => Ok(false),
@@ -181,7 +197,10 @@ pub(crate) fn check_refund(db: &Connection, order: Uuid, amount: Money) -> Resul
         )
     };
     let payment = get(db, order)?.payment;
-    if payment.amount.is_some_and(|paid| paid.currency != amount.currency) {
+    if payment
+        .amount
+        .is_some_and(|paid| paid.currency != amount.currency)
+    {
         return Err(exceeds());
     }
     payment.refund(amount.cents).map_err(|reason| match reason {
@@ -208,7 +227,11 @@ pub(crate) fn refund(
     }
     let payment = check_refund(db, order, amount)?;
     let sql = "INSERT INTO refunds VALUES (?1, ?2, ?3, ?4)";
-    execute(db, sql, params![text(refund), text(order), amount.cents, now_ms])?;
+    execute(
+        db,
+        sql,
+        params![text(refund), text(order), amount.cents, now_ms],
+    )?;
     update(db, known, payment, now_ms)
 }
 
@@ -230,7 +253,12 @@ pub(crate) fn change_bank(db: &Connection, change: BankChange) -> Result<Bank> {
     execute(
         db,
         sql,
-        params![change.seed, change.decline_permille, change.latency_ms, change.outage],
+        params![
+            change.seed,
+            change.decline_permille,
+            change.latency_ms,
+            change.outage
+        ],
     )?;
     bank(db)
 }
@@ -239,7 +267,11 @@ fn update(db: &Connection, known: Record, payment: Payment, now_ms: i64) -> Resu
     if payment == known.payment {
         return Ok(known);
     }
-    let changed = Record { payment, changed_ms: now_ms, ..known };
+    let changed = Record {
+        payment,
+        changed_ms: now_ms,
+        ..known
+    };
     put(db, &changed)?;
     Ok(changed)
 }
@@ -282,14 +314,21 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
     })
 }
 
-fn unknown() -> Fault {
-    Fault::new(Kind::NotFound, "shop.payment_unknown", "there is no payment for this order")
+pub(crate) fn unknown() -> Fault {
+    Fault::new(
+        Kind::NotFound,
+        "shop.payment_unknown",
+        "there is no payment for this order",
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{domain::{money::Currency, payment::Status}, storage::Store};
+    use crate::{
+        domain::{money::Currency, payment::Status},
+        storage::Store,
+    };
 
     #[tokio::test]
     async fn a_payment_is_kept_through_charge_refund_and_void() {
@@ -299,7 +338,10 @@ mod tests {
         let eur = |cents| Money::new(cents, Currency::EUR);
         let outcome = store.write(move |db| {
             assert!(begin_charge(db, order, user, eur(500), 1)?.1);
-            assert!(begin_charge(db, order, user, eur(500), 1)?.1, "the first asker may be gone");
+            assert!(
+                begin_charge(db, order, user, eur(500), 1)?.1,
+                "the first asker may be gone"
+            );
             assert_eq!(answered(db, order, true, 2)?.payment.captured, 500);
             assert!(!begin_charge(db, order, user, eur(500), 3)?.1);
             let differs = begin_charge(db, order, user, eur(501), 3).unwrap_err();
@@ -315,7 +357,10 @@ mod tests {
             void(db, order, user, 5)
         });
         let record = outcome.await.unwrap();
-        assert_eq!((record.payment.status, record.payment.refunded), (Status::Voided, 500));
+        assert_eq!(
+            (record.payment.status, record.payment.refunded),
+            (Status::Voided, 500)
+        );
         assert_eq!(store.read(move |db| get(db, order)).await.unwrap(), record);
     }
 

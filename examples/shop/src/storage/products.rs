@@ -138,7 +138,11 @@ pub(crate) fn change(db: &Connection, id: Uuid, change: &Change, now_ms: i64) ->
 /// Errors: `shop.product_unknown` when there never was one.
 pub(crate) fn delete(db: &Connection, id: Uuid, now_ms: i64) -> Result<()> {
     let sql = "UPDATE products SET deleted_ms = coalesce(deleted_ms, ?2) WHERE id = ?1";
-    if execute(db, sql, params![text(id), now_ms])? == 0 { Err(unknown()) } else { Ok(()) }
+    if execute(db, sql, params![text(id), now_ms])? == 0 {
+        Err(unknown())
+    } else {
+        Ok(())
+    }
 }
 
 /// Errors: `shop.product_unknown`.
@@ -159,7 +163,10 @@ pub(crate) fn restock(
     get(db, id)?;
     let sql = "SELECT product_id, quantity FROM restocks WHERE key = ?1";
     let before = one(db, sql, [key], |row| {
-        Ok((parsed::<Uuid>(row, "product_id")?, row.get::<_, i64>("quantity")?))
+        Ok((
+            parsed::<Uuid>(row, "product_id")?,
+            row.get::<_, i64>("quantity")?,
+        ))
     })?;
     match before {
         Some(before) if before == (id, quantity) => return stock(db, id),
@@ -256,7 +263,11 @@ pub(crate) fn reserve(
         )?;
         shift(db, line.product_id, Movement::Reserve, line.quantity)?.ok_or_else(closed)?;
     }
-    Ok(Reservation { id, state: stock::Reservation::Reserved, lines: priced })
+    Ok(Reservation {
+        id,
+        state: stock::Reservation::Reserved,
+        lines: priced,
+    })
 }
 
 /// Commits, releases or returns a reservation; see [`stock::Reservation::outcome`].
@@ -316,9 +327,16 @@ fn put_state(db: &Connection, id: Uuid, state: stock::Reservation, now_ms: i64) 
 
 /// Moves pieces of one product; `None` when there are too few.
 fn shift(db: &Connection, id: Uuid, movement: Movement, quantity: i64) -> Result<Option<()>> {
-    let Some(to) = stock(db, id)?.moved(movement, quantity) else { return Ok(None) };
-    let sql = "UPDATE products SET supplied = ?2, available = ?3, reserved = ?4, sold = ?5 WHERE id = ?1";
-    execute(db, sql, params![text(id), to.supplied, to.available, to.reserved, to.sold])?;
+    let Some(to) = stock(db, id)?.moved(movement, quantity) else {
+        return Ok(None);
+    };
+    let sql =
+        "UPDATE products SET supplied = ?2, available = ?3, reserved = ?4, sold = ?5 WHERE id = ?1";
+    execute(
+        db,
+        sql,
+        params![text(id), to.supplied, to.available, to.reserved, to.sold],
+    )?;
     Ok(Some(()))
 }
 
@@ -344,11 +362,19 @@ fn counts(row: &Row<'_>) -> rusqlite::Result<Stock> {
 }
 
 fn unknown() -> Fault {
-    Fault::new(Kind::NotFound, "shop.product_unknown", "there is no such product")
+    Fault::new(
+        Kind::NotFound,
+        "shop.product_unknown",
+        "there is no such product",
+    )
 }
 
 fn unknown_reservation() -> Fault {
-    Fault::new(Kind::NotFound, "shop.reservation_unknown", "there is no such reservation")
+    Fault::new(
+        Kind::NotFound,
+        "shop.reservation_unknown",
+        "there is no such reservation",
+    )
 }
 
 fn closed() -> Fault {

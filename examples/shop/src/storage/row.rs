@@ -12,7 +12,12 @@ pub(super) fn parsed<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
 where
     T: FromStr<Err: Into<Box<dyn Error + Send + Sync>>>,
 {
-    parse(column, row.get_ref(column)?.as_str().map_err(|error| unfit(column, error))?)
+    parse(
+        column,
+        row.get_ref(column)?
+            .as_str()
+            .map_err(|error| unfit(column, error))?,
+    )
 }
 
 /// As [`parsed`], for a column that may be null.
@@ -20,7 +25,10 @@ pub(super) fn parsed_optional<T>(row: &Row<'_>, column: &str) -> rusqlite::Resul
 where
     T: FromStr<Err: Into<Box<dyn Error + Send + Sync>>>,
 {
-    let text = row.get_ref(column)?.as_str_or_null().map_err(|error| unfit(column, error))?;
+    let text = row
+        .get_ref(column)?
+        .as_str_or_null()
+        .map_err(|error| unfit(column, error))?;
     text.map(|text| parse(column, text)).transpose()
 }
 
@@ -64,6 +72,8 @@ pub(super) fn all<T>(
     map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Result<Vec<T>> {
     let mut statement = db.prepare_cached(sql)?;
-    let rows = statement.query_map(params, map)?.collect::<rusqlite::Result<_>>()?;
+    let rows = statement
+        .query_map(params, map)?
+        .collect::<rusqlite::Result<_>>()?;
     Ok(rows)
 }

@@ -54,7 +54,11 @@ impl Store {
             let (reader, queue) = (connection::open(path, false)?, queue.clone());
             start("store-read", move || read_loop(&reader, &queue))?;
         }
-        Ok(Self { writes, reads, _file: path.into() })
+        Ok(Self {
+            writes,
+            reads,
+            _file: path.into(),
+        })
     }
 
     /// Runs `work` in a transaction that is on disk when this answers. An error takes back what the
@@ -95,9 +99,11 @@ async fn run<T: Send + 'static>(
 }
 
 fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(work).map(drop).map_err(|error| {
-        failed("its threads cannot be started").with_source(error)
-    })
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map(drop)
+        .map_err(|error| failed("its threads cannot be started").with_source(error))
 }
 
 fn write_loop(connection: &Connection, queue: &Receiver<Box<dyn Job>>) {
@@ -146,11 +152,19 @@ fn busy(reason: &str) -> Fault {
 }
 
 fn stopped() -> Fault {
-    Fault::unavailable("shop.store_busy", "the database is shutting down", Duration::from_secs(1))
+    Fault::unavailable(
+        "shop.store_busy",
+        "the database is shutting down",
+        Duration::from_secs(1),
+    )
 }
 
 fn failed(reason: &str) -> Fault {
-    Fault::new(Kind::Internal, "shop.store_failed", format!("the database does not work: {reason}"))
+    Fault::new(
+        Kind::Internal,
+        "shop.store_failed",
+        format!("the database does not work: {reason}"),
+    )
 }
 
 impl From<&rusqlite::Error> for Fault {
@@ -160,12 +174,9 @@ impl From<&rusqlite::Error> for Fault {
             Some(Code::DatabaseBusy | Code::DatabaseLocked) => {
                 busy("another process writes").with_source(error.to_string())
             }
-            Some(Code::DiskFull) => Error::new(
-                Kind::Unavailable,
-                "shop.store_full",
-                "the disk is full",
-            )
-            .into(),
+            Some(Code::DiskFull) => {
+                Error::new(Kind::Unavailable, "shop.store_full", "the disk is full").into()
+            }
             Some(Code::DatabaseCorrupt | Code::NotADatabase) => Error::new(
                 Kind::DataLoss,
                 "shop.store_corrupt",

@@ -142,15 +142,37 @@ mod tests {
         let fault = store.write(move |db| create(db, &again)).await.unwrap_err();
         assert_eq!(fault.code(), "shop.email_taken");
 
-        assert!(store.read(|db| changed_since(db, 0)).await.unwrap().is_empty());
-        let version = store.write(move |db| change_password(db, id, 1, "second", 9)).await.unwrap();
+        assert!(
+            store
+                .read(|db| changed_since(db, 0))
+                .await
+                .unwrap()
+                .is_empty()
+        );
+        let version = store
+            .write(move |db| change_password(db, id, 1, "second", 9))
+            .await
+            .unwrap();
         assert_eq!(version, Some(2));
-        let stale = store.write(move |db| change_password(db, id, 1, "third", 9)).await.unwrap();
+        let stale = store
+            .write(move |db| change_password(db, id, 1, "third", 9))
+            .await
+            .unwrap();
         assert_eq!(stale, None);
-        let found = store.read(|db| by_email(db, "ada@example.com")).await.unwrap().unwrap();
+        let found = store
+            .read(|db| by_email(db, "ada@example.com"))
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!((found.password_hash.as_str(), found.version), ("second", 2));
         let changed = store.read(|db| changed_since(db, 9)).await.unwrap();
         assert_eq!(changed, BTreeMap::from([(id.to_string(), 2)]));
-        assert!(store.read(|db| changed_since(db, 10)).await.unwrap().is_empty());
+        assert!(
+            store
+                .read(|db| changed_since(db, 10))
+                .await
+                .unwrap()
+                .is_empty()
+        );
     }
 }

@@ -82,7 +82,11 @@ impl World {
                 heard.then_some(Event::Voided)
             }
             Effect::Release => {
-                assert!(matches!(self.stock, 0 | 1 | 3), "released after {}", self.stock);
+                assert!(
+                    matches!(self.stock, 0 | 1 | 3),
+                    "released after {}",
+                    self.stock
+                );
                 self.stock = 3;
                 heard.then_some(Event::Released)
             }
@@ -192,7 +196,10 @@ proptest! {
 
 fn gave_up(order: &Progress) -> bool {
     use State as S;
-    matches!(order.state, S::Voiding | S::Releasing | S::PaymentFailed | S::Rejected)
+    matches!(
+        order.state,
+        S::Voiding | S::Releasing | S::PaymentFailed | S::Rejected
+    )
 }
 
 fn check_books(order: &Progress, world: &World) -> Result<(), TestCaseError> {
@@ -211,7 +218,10 @@ fn check_books(order: &Progress, world: &World) -> Result<(), TestCaseError> {
         }
         State::Rejected => {
             prop_assert!(matches!(world.stock, 0 | 3));
-            prop_assert_eq!((world.captured, world.void, world.declined), (0, false, false));
+            prop_assert_eq!(
+                (world.captured, world.void, world.declined),
+                (0, false, false)
+            );
         }
         other => prop_assert!(false, "{other:?} is no state to rest in"),
     }
@@ -245,8 +255,18 @@ fn the_usual_path() {
         assert_eq!(order.state, state);
     }
     let code = |event| step(&order, event).unwrap_err().code().to_owned();
-    assert_eq!(code(Event::Cancel { refund_id: Uuid::nil() }), "shop.order_state");
-    let refund = |cents| Event::Refund(Refund { id: Uuid::nil(), cents });
+    assert_eq!(
+        code(Event::Cancel {
+            refund_id: Uuid::nil()
+        }),
+        "shop.order_state"
+    );
+    let refund = |cents| {
+        Event::Refund(Refund {
+            id: Uuid::nil(),
+            cents,
+        })
+    };
     assert_eq!(code(refund(701)), "shop.refund_exceeds");
     assert!(step(&order, refund(700)).is_ok());
 }

@@ -33,7 +33,10 @@ pub(super) fn open(path: &Path, writes: bool) -> Result<Connection> {
 
 fn is_busy(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode as Code;
-    matches!(error.sqlite_error_code(), Some(Code::DatabaseBusy | Code::DatabaseLocked))
+    matches!(
+        error.sqlite_error_code(),
+        Some(Code::DatabaseBusy | Code::DatabaseLocked)
+    )
 }
 
 fn try_open(path: &Path, writes: bool) -> rusqlite::Result<Connection> {
@@ -44,7 +47,8 @@ fn try_open(path: &Path, writes: bool) -> rusqlite::Result<Connection> {
         OpenFlags::SQLITE_OPEN_READ_WRITE
     };
     // Each connection stays on one thread, so SQLite needs no mutex of its own.
-    let mut connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let mut connection =
+        Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_handler(Some(|tries| {
         sleep(LOCK_RETRY);
         tries < LOCK_TRIES

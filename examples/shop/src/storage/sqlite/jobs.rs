@@ -24,7 +24,11 @@ pub(super) struct Pending<F, T> {
 
 impl<F, T> Pending<F, T> {
     pub(super) fn new(work: F, reply: oneshot::Sender<Result<T>>) -> Self {
-        Self { work: Some(work), result: None, reply }
+        Self {
+            work: Some(work),
+            result: None,
+            reply,
+        }
     }
 }
 

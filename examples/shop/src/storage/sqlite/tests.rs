@@ -1,8 +1,13 @@
-use std::sync::{Barrier, atomic::{AtomicU32, Ordering}};
+use std::sync::{
+    Barrier,
+    atomic::{AtomicU32, Ordering},
+};
 
 use super::*;
 
-const SCHEMA: &[Migration] = &[Migration::Sql("CREATE TABLE t (n INTEGER PRIMARY KEY) STRICT")];
+const SCHEMA: &[Migration] = &[Migration::Sql(
+    "CREATE TABLE t (n INTEGER PRIMARY KEY) STRICT",
+)];
 
 fn insert(n: i64) -> impl FnOnce(&Connection) -> Result<()> {
     move |db| {
@@ -12,14 +17,20 @@ fn insert(n: i64) -> impl FnOnce(&Connection) -> Result<()> {
 }
 
 async fn count(store: &Store) -> i64 {
-    store.read(|db| Ok(db.query_row("SELECT count(*) FROM t", [], |row| row.get(0))?)).await.unwrap()
+    store
+        .read(|db| Ok(db.query_row("SELECT count(*) FROM t", [], |row| row.get(0))?))
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
 async fn what_is_answered_is_there_for_every_handle() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.db");
-    let (one, two) = (Store::open(&path, SCHEMA).unwrap(), Store::open(&path, SCHEMA).unwrap());
+    let (one, two) = (
+        Store::open(&path, SCHEMA).unwrap(),
+        Store::open(&path, SCHEMA).unwrap(),
+    );
     let many = (0..200).map(|n| {
         let store = if n % 2 == 0 { one.clone() } else { two.clone() };
         tokio::spawn(async move { store.write(insert(n)).await })
@@ -58,7 +69,9 @@ async fn a_failing_or_panicking_job_fails_alone() {
     });
     let also_fine = store.write(insert(4));
     let open = async {
-        tokio::task::spawn_blocking(move || gate.wait()).await.unwrap();
+        tokio::task::spawn_blocking(move || gate.wait())
+            .await
+            .unwrap();
     };
     let (fine, fails, panics, also_fine, ()) = tokio::join!(fine, fails, panics, also_fine, open);
     held.await.unwrap().unwrap();
@@ -130,7 +143,12 @@ fn migrations_run_once_and_newer_files_are_refused() {
         }
     });
     let db = connection::open(&path, true).unwrap();
-    let rows: i64 = db.query_row("SELECT count(*) FROM t", [], |row| row.get(0)).unwrap();
+    let rows: i64 = db
+        .query_row("SELECT count(*) FROM t", [], |row| row.get(0))
+        .unwrap();
     assert_eq!(rows, 1);
-    assert_eq!(Store::open(&path, SCHEMA).unwrap_err().code(), "shop.store_version");
+    assert_eq!(
+        Store::open(&path, SCHEMA).unwrap_err().code(),
+        "shop.store_version"
+    );
 }

@@ -15,6 +15,8 @@
 //!   nothing itself. A node therefore reads its own writes on return, unless the watch is down.
 //! - A reader is never blocked by, and never waits for, the store. With the store gone, readers keep
 //!   the last snapshot.
+//! - An observer ([`Registry::observe`]) is part of the change: the gateway routes to an instance when
+//!   its registration returns, and to none whose deregistration has.
 //! - Every watcher gets the newest list of a service, perhaps not each one in between; it holds no
 //!   queue, so a slow one costs nothing ([`Watcher`]).
 //!

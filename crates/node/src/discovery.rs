@@ -17,12 +17,21 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Host names are asked for anew this often.
 const RESOLVE_EVERY: Duration = Duration::from_secs(30);
 
-/// [`Discovery`] over the registry. One task for each service that was ever asked for: those that
-/// routes name.
+/// [`Discovery`] over the registry. Endpoints change within the registry's own change, so that an
+/// instance is routed to when its registration returns, and no longer when its deregistration does.
 pub(crate) struct RegistryDiscovery {
     registry: Registry,
     runtime: Handle,
+    // Those that routes name, so there is no need to forget any.
     services: Mutex<HashMap<Name, watch::Receiver<Arc<[Endpoint]>>>>,
+}
+
+/// One service as the gateway sees it.
+struct View {
+    service: Arc<Service>,
+    /// Of the host names among its instances.
+    addresses: BTreeMap<String, IpAddr>,
+    endpoints: watch::Sender<Arc<[Endpoint]>>,
 }
 
 impl RegistryDiscovery {
@@ -42,61 +51,60 @@ impl Discovery for RegistryDiscovery {
         if let Some(known) = services.get(service) {
             return known.clone();
         }
-        let instances = self.registry.watch(service);
-        let endpoints = convert(&instances.borrow(), &BTreeMap::new());
-        let (sender, receiver) = watch::channel(endpoints);
-        self.runtime.spawn(follow(instances, sender));
+        let (endpoints, receiver) = watch::channel(Arc::from([]));
+        let view = Arc::new(Mutex::new(View {
+            service: self.registry.service(service),
+            addresses: BTreeMap::new(),
+            endpoints,
+        }));
+        self.registry.observe(service, {
+            let view = view.clone();
+            move |service| {
+                let mut view = view.lock();
+                view.service = service.clone();
+                view.publish();
+                true
+            }
+        });
+        self.runtime
+            .spawn(resolve_names(self.registry.watch(service), view));
         services.insert(service.clone(), receiver.clone());
         receiver
     }
 }
 
-/// Hands every change on, until the registry ends.
-async fn follow(
-    mut instances: watch::Receiver<Arc<Service>>,
-    endpoints: watch::Sender<Arc<[Endpoint]>>,
-) {
-    let mut addresses = BTreeMap::new();
+impl View {
+    fn publish(&self) {
+        let new = convert(&self.service, &self.addresses);
+        self.endpoints.send_if_modified(|old| {
+            let changed = *old != new;
+            *old = new;
+            changed
+        });
+    }
+}
+
+/// Keeps the addresses of a service's host names, until the registry ends.
+async fn resolve_names(mut instances: watch::Receiver<Arc<Service>>, view: Arc<Mutex<View>>) {
     loop {
-        let service = instances.borrow_and_update().clone();
-        // At once, with what is known of host names; asking for them takes a while.
-        publish(&endpoints, &service, &addresses);
-        let names = names(&service);
+        let names = names(&instances.borrow_and_update());
         if names.is_empty() {
             if instances.changed().await.is_err() {
                 return;
             }
             continue;
         }
-        addresses = tokio::select! {
-            biased;
-            resolved = resolve(names, &addresses) => resolved,
-            changed = instances.changed() => match changed {
-                Ok(()) => {
-                    instances.mark_changed();
-                    continue;
-                }
-                Err(_) => return,
-            },
-        };
-        publish(&endpoints, &service, &addresses);
+        let known = view.lock().addresses.clone();
+        let resolved = resolve(names, &known).await;
+        {
+            let mut view = view.lock();
+            view.addresses = resolved;
+            view.publish();
+        }
         if let Ok(Err(_)) = timeout(RESOLVE_EVERY, instances.changed()).await {
             return;
         }
     }
-}
-
-fn publish(
-    endpoints: &watch::Sender<Arc<[Endpoint]>>,
-    service: &Service,
-    addresses: &BTreeMap<String, IpAddr>,
-) {
-    let new = convert(service, addresses);
-    endpoints.send_if_modified(|old| {
-        let changed = *old != new;
-        *old = new;
-        changed
-    });
 }
 
 /// The endpoints of those instances whose address is known.

@@ -55,11 +55,15 @@ pub(super) struct Counters {
     pub(super) relists: AtomicU64,
 }
 
+/// Answers whether it wants to be called again.
+type Observer = Box<dyn FnMut(&Arc<Service>) -> bool + Send>;
+
 // One lock, so that lists are published in the order in which they were made.
 #[derive(Default)]
 struct Shared {
     state: State,
     channels: HashMap<Name, watch::Sender<Arc<Service>>>,
+    observers: HashMap<Name, Vec<Observer>>,
     /// When so many channels exist, those without receivers are dropped.
     prune_at: usize,
 }
@@ -221,6 +225,24 @@ impl Registry {
         self.0.inner.watch(name)
     }
 
+    /// Calls `observer` with the list of one service, now and at every change, before the write that
+    /// made the change returns: what it keeps is as fresh as the registry itself. It must be quick
+    /// and must not call the registry, whose lock is held. It is dropped when it answers `false`.
+    pub fn observe(
+        &self,
+        name: &Name,
+        mut observer: impl FnMut(&Arc<Service>) -> bool + Send + 'static,
+    ) {
+        let mut shared = self.0.inner.shared.lock();
+        if observer(&shared.state.service(name)) {
+            shared
+                .observers
+                .entry(name.clone())
+                .or_default()
+                .push(Box::new(observer));
+        }
+    }
+
     /// Follows all services. The present lists come with it.
     pub fn watch_all(&self) -> (Watcher, Vec<Arc<Service>>) {
         Watcher::all(&self.0.inner)
@@ -251,6 +273,20 @@ impl Registry {
     }
 }
 
+impl Shared {
+    fn publish(&mut self, service: Arc<Service>) {
+        if let Some(observers) = self.observers.get_mut(&service.name) {
+            observers.retain_mut(|observer| observer(&service));
+            if observers.is_empty() {
+                self.observers.remove(&service.name);
+            }
+        }
+        if let Some(channel) = self.channels.get(&service.name) {
+            channel.send_replace(service);
+        }
+    }
+}
+
 impl Inner {
     fn step(&self, input: Input) -> Result<Vec<Effect>> {
         step(&mut self.shared.lock().state, input, &self.config)
@@ -261,10 +297,8 @@ impl Inner {
         let mut shared = self.shared.lock();
         let effects = step(&mut shared.state, input, &self.config).unwrap_or_default();
         for effect in effects {
-            if let Effect::Publish(service) = effect
-                && let Some(channel) = shared.channels.get(&service.name)
-            {
-                channel.send_replace(service);
+            if let Effect::Publish(service) = effect {
+                shared.publish(service);
             }
         }
         self.applied.send_replace(shared.state.revision());

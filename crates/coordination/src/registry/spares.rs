@@ -49,6 +49,10 @@ impl Spares {
 
     async fn refill(&self, kv: &Arc<dyn Kv>) {
         let missing = self.wanted.saturating_sub(self.ready.lock().len());
+        // Half of them together, rather than a sync to disk for every one that was taken.
+        if missing < self.wanted.div_ceil(2) {
+            return;
+        }
         // All at once, so that the store syncs them together.
         let granted = join_all((0..missing).map(|_| kv.grant(self.ttl))).await;
         // A failure shows in the registrations themselves; the next round tries again.

@@ -43,7 +43,7 @@ mod tests {
     #[test]
     fn each_kind_of_failure_has_its_code() {
         let cases = [
-            ("config.syntax", Kind::InvalidArgument, 2),
+            ("config.invalid", Kind::InvalidArgument, 2),
             ("node.port_taken", Kind::FailedPrecondition, 3),
             ("node.data_locked", Kind::FailedPrecondition, 4),
             ("node.unreachable", Kind::Unavailable, 5),

@@ -38,6 +38,16 @@ enum After {
     Linger,
 }
 
+/// What comes in on a connection.
+enum Next {
+    /// A whole head of this many bytes.
+    Head { length: usize },
+    /// Not a byte yet: the event loop was wrong, or hoped that the first bytes came at once.
+    Nothing,
+    /// The client ended.
+    End,
+}
+
 /// How much is read at once from a client.
 pub(crate) const READ: usize = 8 << 10;
 const LINGER: Millis = 1_000;
@@ -97,8 +107,9 @@ async fn wait(worker: &Worker, client: &Client) -> bool {
 async fn answer_all(worker: &Rc<Worker>, client: &mut Client, scratch: &mut Scratch) -> After {
     loop {
         match read_head(worker, client, scratch).await {
-            Ok(None) => return After::Close,
-            Ok(Some(length)) => match answer(worker, client, scratch, length).await {
+            Ok(Next::Nothing) => return After::KeepAlive,
+            Ok(Next::End) => return After::Close,
+            Ok(Next::Head { length }) => match answer(worker, client, scratch, length).await {
                 After::KeepAlive if scratch.input.is_empty() => return After::KeepAlive,
                 After::KeepAlive => {}
                 after => return after,
@@ -114,12 +125,12 @@ async fn answer_all(worker: &Rc<Worker>, client: &mut Client, scratch: &mut Scra
     }
 }
 
-/// Reads until a whole head is there; its length, or `None` when the client ended before.
+/// Reads until a whole head is there.
 async fn read_head(
     worker: &Worker,
     client: &mut Client,
     scratch: &mut Scratch,
-) -> Result<Option<usize>, Fault> {
+) -> Result<Next, Fault> {
     let limits = &worker.shared.config.limits;
     let most = usize::try_from(limits.head_bytes).unwrap_or(usize::MAX);
     let due = client.timer.now() + millis(limits.head_timeout);
@@ -140,7 +151,7 @@ async fn read_head(
             if begun {
                 match scan.next(scratch.input.unread()) {
                     Scanned::End(length) if length > most => return too_long(),
-                    Scanned::End(length) => return Poll::Ready(Ok(Some(length))),
+                    Scanned::End(length) => return Poll::Ready(Ok(Next::Head { length })),
                     Scanned::BareLineFeed => {
                         return Poll::Ready(Err(Fault::malformed(
                             "a line of the head does not end with CR LF",
@@ -151,12 +162,12 @@ async fn read_head(
                 }
             }
             match scratch.input.poll_fill(&mut client.stream, READ, cx) {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(None)),
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(Next::End)),
                 Poll::Ready(Ok(_)) => {}
+                Poll::Pending if scratch.input.is_empty() => return Poll::Ready(Ok(Next::Nothing)),
                 Poll::Pending => {
                     return match client.timer.arm(due, cx) {
                         Ok(()) => Poll::Pending,
-                        Err(Elapsed) if scratch.input.is_empty() => Poll::Ready(Ok(None)),
                         Err(Elapsed) => Poll::Ready(Err(Fault::request_timeout())),
                     };
                 }
@@ -166,7 +177,7 @@ async fn read_head(
     .await
 }
 
-fn too_long() -> Poll<Result<Option<usize>, Fault>> {
+fn too_long() -> Poll<Result<Next, Fault>> {
     Poll::Ready(Err(Fault::head_too_large("the request's head is too long")))
 }
 

@@ -26,6 +26,9 @@ use budget::Budget;
 /// How long an instance that could not be connected to is set aside: at first, and at most.
 const ASIDE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
 
+/// How long the outcome of a first try after that is waited for.
+const PROBE: Millis = 1_000;
+
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) name: Name,
@@ -61,6 +64,8 @@ struct Idle {
 pub(crate) struct Lease {
     service: Rc<Service>,
     pub(crate) instance: Rc<Instance>,
+    /// It finds out whether the instance takes connections again.
+    probe: bool,
 }
 
 impl Service {
@@ -117,8 +122,9 @@ impl Service {
         }
     }
 
-    /// The less busy of two random instances that were not `tried` and are not set aside; if all
-    /// are set aside, of those. `None` when there is nobody left to try.
+    /// The less busy of two random instances. Those that were `tried` are left out; those that are
+    /// set aside come in only when there is no other, and a second try avoids whoever failed lately,
+    /// because one of those has just failed again. `None` when there is nobody left.
     pub(crate) fn pick(
         self: &Rc<Self>,
         tried: &[Rc<Instance>],
@@ -126,32 +132,42 @@ impl Service {
         random: &Random,
     ) -> Option<Lease> {
         let up = self.up.borrow();
-        let fresh =
-            |instance: &Rc<Instance>| !tried.iter().any(|other| Rc::ptr_eq(other, instance));
-        let good = |instance: &Rc<Instance>| instance.aside_until.get() <= now && fresh(instance);
-        let chosen =
-            if tried.is_empty() && up.iter().all(|instance| instance.aside_until.get() <= now) {
-                least_loaded_of_two(
-                    up.len(),
-                    || random.next(),
-                    |index| up[index].outstanding.get(),
-                )
-                .map(|index| up[index].clone())
-            } else {
-                let mut candidates: Vec<_> = up.iter().filter(|instance| good(instance)).collect();
-                if candidates.is_empty() {
-                    candidates = up.iter().filter(|instance| fresh(instance)).collect();
-                }
-                let load = |index: usize| candidates[index].outstanding.get();
-                least_loaded_of_two(candidates.len(), || random.next(), load)
-                    .map(|index| candidates[index].clone())
-            };
-        let instance = chosen?;
+        let chosen = if tried.is_empty() && up.iter().all(|instance| instance.is_healthy()) {
+            let load = |index: usize| up[index].outstanding.get();
+            least_loaded_of_two(up.len(), || random.next(), load).map(|index| &up[index])
+        } else {
+            let fresh = |one: &&Rc<Instance>| !tried.iter().any(|other| Rc::ptr_eq(other, one));
+            let (healthy, failed): (Vec<_>, Vec<_>) = up
+                .iter()
+                .filter(fresh)
+                .partition(|instance| instance.is_healthy());
+            let due = failed
+                .iter()
+                .filter(|one| one.aside_until.get() <= now)
+                .copied();
+            let mut candidates = healthy;
+            if tried.is_empty() || candidates.is_empty() {
+                candidates.extend(due);
+            }
+            if candidates.is_empty() {
+                candidates = failed;
+            }
+            let load = |index: usize| candidates[index].outstanding.get();
+            let index = least_loaded_of_two(candidates.len(), || random.next(), load);
+            index.map(|index| candidates[index])
+        };
+        let instance = chosen?.clone();
+        let probe = !instance.is_healthy() && instance.aside_until.get() <= now;
+        if probe {
+            // One request finds out whether it is back; the others go on avoiding it meanwhile.
+            instance.aside_until.set(now + PROBE);
+        }
         instance.outstanding.set(instance.outstanding.get() + 1);
         self.counters().active.add(1);
         Some(Lease {
             service: self.clone(),
             instance,
+            probe,
         })
     }
 
@@ -195,6 +211,11 @@ impl Instance {
             gone: Cell::new(false),
         }
     }
+
+    /// Whether it took a connection since one failed.
+    fn is_healthy(&self) -> bool {
+        self.aside.borrow().attempts() == 0
+    }
 }
 
 impl Lease {
@@ -225,7 +246,8 @@ impl Lease {
     /// The instance took no connection: it is left alone for a while.
     pub(crate) fn connect_failed(&self, now: Millis) {
         self.counters().connect_failures.add(1);
-        if self.instance.aside_until.get() <= now {
+        // Requests that were on their way together failed once, not many times.
+        if self.probe || self.instance.is_healthy() {
             let wait = self.instance.aside.borrow_mut().next_delay();
             self.instance.aside_until.set(now + millis(wait));
         }

@@ -1,8 +1,22 @@
 //! The gateway over real sockets, byte by byte: what goes in at one side and what comes out at the
 //! other.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 #[path = "gateway/support.rs"]
 mod support;
 
+#[path = "gateway/failover.rs"]
+mod failover;
 #[path = "gateway/forwarding.rs"]
 mod forwarding;
+#[path = "gateway/headers.rs"]
+mod headers;
+#[path = "gateway/hostile.rs"]
+mod hostile;
+#[path = "gateway/lifecycle.rs"]
+mod lifecycle;
+#[path = "gateway/streaming.rs"]
+mod streaming;
+#[path = "gateway/tokens.rs"]
+mod tokens;

@@ -1,6 +1,8 @@
 //! One file per subcommand.
 
 pub(crate) mod routes;
+pub(crate) mod run_child;
 pub(crate) mod serve;
 pub(crate) mod services;
+pub(crate) mod shop;
 pub(crate) mod status;

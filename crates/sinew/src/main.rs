@@ -3,6 +3,7 @@
 
 mod client;
 mod commands;
+mod demo;
 mod exit;
 mod logging;
 mod table;
@@ -27,6 +28,8 @@ struct Cli {
 // Each command builds the runtime it needs, so that a small command stays a small process.
 #[derive(Subcommand)]
 enum Command {
+    /// Run a whole shop behind the gateway, with simulated shoppers and an audit at the end.
+    Demo(demo::Args),
     /// Run a node: gateway, registry and control API.
     Serve(commands::serve::Args),
     /// List the registered services and their instances.
@@ -35,14 +38,23 @@ enum Command {
     Routes(commands::routes::Args),
     /// Show how the node is doing.
     Status(commands::status::Args),
+    /// Run one service of the shop in this process.
+    #[command(hide = true)]
+    Shop(commands::shop::Args),
+    /// Become another program that does not outlive its parent.
+    #[command(hide = true)]
+    RunChild(commands::run_child::Args),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Demo(args) => demo::run(args),
         Command::Serve(args) => commands::serve::run(args),
         Command::Services(args) => commands::services::run(&args),
         Command::Routes(args) => commands::routes::run(&args),
         Command::Status(args) => commands::status::run(&args),
+        Command::Shop(args) => Ok(commands::shop::run(&args)),
+        Command::RunChild(args) => Ok(commands::run_child::run(args)),
     };
     outcome.unwrap_or_else(|error| exit::report(&error))
 }

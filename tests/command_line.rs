@@ -1,0 +1,106 @@
+//! The commands that talk to a running node.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Program, http, read, sinew};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn services_routes_and_status_are_shown_to_people_and_programs() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let config = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../examples/shop/sinew.toml"
+    );
+    let mut node = Program::start(&[
+        "serve",
+        "--config",
+        config,
+        "--data",
+        data,
+        "--gateway",
+        "127.0.0.1:0",
+        "--control",
+        "127.0.0.1:0",
+    ]);
+    let file = folder.path().join("endpoints.json");
+    let endpoints = node
+        .wait_for("endpoints.json", || std::fs::read_to_string(&file).ok())
+        .await;
+    let endpoints: Value = serde_json::from_str(&endpoints).unwrap();
+    assert_eq!(endpoints["pid"], node.pid());
+    let control = endpoints["control"].as_str().unwrap().to_owned();
+
+    let token = read(folder.path().join("service-token"));
+    let bearer = format!("Bearer {token}");
+    let url = format!("{control}/v1/services/orders/instances/orders-1");
+    let body = json!({ "address": "127.0.0.1", "port": 41234, "metadata": { "zone": "a" } });
+    let registered = http("PUT", &url, &[("authorization", &bearer)], Some(body)).await;
+    assert_eq!(registered.unwrap().0, 201);
+
+    let json = async |command: &str| -> Value {
+        let ended = sinew(&[command, "--json", "--data", data]).await;
+        assert_eq!(ended.code, Some(0), "{command}: {}", ended.err);
+        serde_json::from_str(&ended.out).unwrap()
+    };
+    let services = json("services").await;
+    let instance = &services["services"][0]["instances"][0];
+    assert_eq!(services["services"][0]["name"], "orders", "{services:#}");
+    assert_eq!(
+        (&instance["id"], &instance["port"]),
+        (&"orders-1".into(), &41234.into())
+    );
+    assert_eq!(
+        (&instance["status"], &instance["metadata"]["zone"]),
+        (&"up".into(), &"a".into())
+    );
+    let routes = json("routes").await;
+    assert_eq!(routes["routes"].as_array().unwrap().len(), 5, "{routes:#}");
+    let status = json("status").await;
+    assert_eq!(
+        (&status["pid"], &status["instances"]),
+        (&node.pid().into(), &1.into()),
+        "{status:#}"
+    );
+
+    for (command, shown) in [
+        ("services", "orders-1"),
+        ("routes", "/api/orders/**"),
+        ("status", "127.0.0.1:"),
+    ] {
+        let ended = sinew(&[command, "--data", data]).await;
+        assert_eq!(ended.code, Some(0), "{command}: {}", ended.err);
+        assert!(ended.out.contains(shown), "{command}: {}", ended.out);
+    }
+
+    // By URL and token instead of the data folder; the service's token may not ask for everything.
+    let admin = folder.path().join("admin-token");
+    let admin = admin.to_str().unwrap();
+    let ended = sinew(&["status", "--json", "--url", &control, "--token-file", admin]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    std::fs::write(folder.path().join("wrong"), "not-a-token").unwrap();
+    let wrong = folder.path().join("wrong");
+    let wrong = wrong.to_str().unwrap();
+    let ended = sinew(&["status", "--url", &control, "--token-file", wrong]).await;
+    assert_eq!(ended.code, Some(1), "{}", ended.err);
+
+    node.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(node.ended().await.code, Some(0));
+    assert!(!file.exists(), "a clean exit takes its endpoints back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_node_there_is_code_5() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let nobody = format!("http://{}", crate::harness::free_address());
+    std::fs::write(folder.path().join("admin-token"), "x").unwrap();
+    for args in [
+        &["status", "--data", data][..],
+        &["services", "--data", data, "--url", &nobody],
+    ] {
+        let ended = sinew(args).await;
+        assert_eq!(ended.code, Some(5), "{args:?}: {}", ended.err);
+        assert!(ended.err.contains("error: "), "{}", ended.err);
+    }
+}

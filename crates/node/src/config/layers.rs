@@ -246,10 +246,16 @@ fn position(path: &Path, text: &str, offset: usize) -> String {
 
 fn message(error: &toml::de::Error) -> String {
     let message = error.message().lines().collect::<Vec<_>>().join(", ");
-    if message.contains("invalid socket address syntax") {
+    if message.contains("invalid socket address syntax") || message.ends_with("socket address") {
         return "this is not an address to listen on; write IP:PORT, such as 127.0.0.1:7070 or \
                 [::]:8080"
             .to_owned();
+    }
+    // Types as Rust calls them say little to others.
+    for number in ["usize", "u64", "u16", "u8"] {
+        if let Some(start) = message.strip_suffix(&format!("expected {number}")) {
+            return format!("{start}expected a whole number");
+        }
     }
     message
 }

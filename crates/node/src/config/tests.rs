@@ -214,7 +214,7 @@ fn variables_and_flags_are_named() {
         ),
         (
             ("SINEW_GATEWAY_THREADS", "many"),
-            "SINEW_GATEWAY_THREADS: invalid type: string",
+            "SINEW_GATEWAY_THREADS: invalid type: string \"many\", expected a whole number",
         ),
         (
             ("SINEW_CONTROL_ADDRESS", "10.0.0.1:1"),

@@ -3,5 +3,6 @@
 
 #![warn(missing_docs)]
 
+pub mod blob;
 pub mod cache;
 pub mod kv;

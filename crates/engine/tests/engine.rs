@@ -9,6 +9,8 @@ use sinew_engine::kv::{
     suite::{self, Group, Harness, Subject},
 };
 
+#[path = "engine/blob.rs"]
+mod blob;
 #[path = "engine/cache.rs"]
 mod cache;
 

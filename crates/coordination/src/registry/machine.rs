@@ -77,8 +77,8 @@ pub(super) enum Effect {
         expected: Option<Revision>,
         created: bool,
     },
-    /// Delete the key, if it is there.
-    Remove(Name, InstanceId),
+    /// Delete the key, if it is there. As it stands here, so that its lease is known to be free then.
+    Remove(Option<Arc<Instance>>),
     /// Keep the lease alive.
     KeepAlive(LeaseId),
     /// It is as it was asked to be.
@@ -113,7 +113,9 @@ pub(super) fn step(state: &mut State, input: Input, config: &Config) -> Result<V
             Ok(lease.map(Effect::KeepAlive).into_iter().collect())
         }
         // Also when it is not known here: this node may be behind.
-        Input::Deregister(service, id) => Ok(vec![Effect::Remove(service, id)]),
+        Input::Deregister(service, id) => Ok(vec![Effect::Remove(
+            state.known(&service, &id).ok().cloned(),
+        )]),
         Input::Listed {
             revision,
             instances,
@@ -141,10 +143,12 @@ fn register(state: &State, registration: Registration, config: &Config) -> Resul
         Some(_) => {}
     }
     let created = current.is_none();
-    // Whatever is there is replaced, so there is nothing to expect.
+    // What is there is replaced, whatever it is; but to stay on its lease is to know that it is the
+    // lease of this instance still, and of no other.
+    let expected = instance.lease.and(current.map(|current| current.revision));
     Ok(vec![Effect::Store {
         instance,
-        expected: None,
+        expected,
         created,
     }])
 }

@@ -11,7 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 use sinew_core::{Clock, InstanceId, Name, Result};
-use sinew_engine::kv::{Condition, Kv, LeaseId, Outcome, Revision, Write};
+use sinew_engine::kv::{Condition, Key, Kv, LeaseId, Outcome, Revision, Write};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -102,19 +102,20 @@ impl Registry {
         let mut effects = inner.step(Input::Register(registration))?;
         let Some(Effect::Store {
             mut instance,
+            expected,
             created,
-            ..
         }) = effects.pop()
         else {
             unreachable!("a registration is a store or an error")
         };
-        let revision = match inner.store_alive(&mut instance).await {
-            // The lease ended just now: as good as a new instance.
-            Err(error) if error.code() == LEASE_UNKNOWN => {
+        let revision = match inner.store_alive(&mut instance, expected).await {
+            Ok(Outcome::Committed(revision)) => revision,
+            Err(error) if error.code() != LEASE_UNKNOWN => return Err(error),
+            // Its lease ended just now, or somebody else changed it: as good as a new instance.
+            _ => {
                 instance.lease = Some(inner.grant(instance.ttl).await?);
-                inner.store_alive(&mut instance).await?
+                committed(inner.store_alive(&mut instance, None).await?)?
             }
-            other => other?,
         };
         instance.revision = revision;
         inner.visible(revision).await;
@@ -193,21 +194,23 @@ impl Registry {
     /// was there.
     pub async fn deregister(&self, service: &Name, id: &InstanceId) -> Result<bool> {
         let inner = &self.0.inner;
-        inner.step(Input::Deregister(service.clone(), id.clone()))?;
+        let effect = inner
+            .step(Input::Deregister(service.clone(), id.clone()))?
+            .pop();
         let key = keys::instance(service, id);
-        // The lease is left behind without keys and ends by itself. The condition makes an unknown
-        // instance a conflict; without it there would be a revision that the watch never brings.
-        let commit = inner.kv.commit(
-            vec![Condition::Present(key.clone())],
-            vec![Write::Delete { key }],
-        );
-        match inner.within("deregister", commit).await? {
-            Outcome::Committed(revision) => {
-                inner.visible(revision).await;
-                Ok(true)
-            }
-            Outcome::Conflict(_) => Ok(false),
+        if let Some(Effect::Remove(Some(known))) = effect
+            && inner
+                .remove(&key, Condition::KeyAt(key.clone(), known.revision))
+                .await?
+        {
+            // Nothing hangs on its lease now, and nothing can any more: every write that stays on a
+            // lease expects the key at its revision.
+            inner.spares.give_back(known.lease, known.ttl);
+            return Ok(true);
         }
+        // Without a condition an unknown key would be "removed" at a revision that the watch never
+        // brings.
+        inner.remove(&key, Condition::Present(key.clone())).await
     }
 
     /// All services that have instances.
@@ -376,20 +379,42 @@ impl Inner {
     }
 
     /// Stores the instance under a lease, its own or another, that has its full TTL.
-    async fn store_alive(&self, instance: &mut Instance) -> Result<Revision> {
+    async fn store_alive(
+        &self,
+        instance: &mut Instance,
+        expected: Option<Revision>,
+    ) -> Result<Outcome> {
+        let key = keys::instance(&instance.service, &instance.id);
+        let conditions = expected
+            .map(|at| Condition::KeyAt(key, at))
+            .into_iter()
+            .collect();
         let held = instance.lease.or_else(|| self.spares.take(instance.ttl));
         let Some(lease) = held else {
             instance.lease = Some(self.grant(instance.ttl).await?);
-            return committed(self.store(instance, Vec::new()).await?);
+            return self.store(instance, conditions).await;
         };
         instance.lease = Some(lease);
         // Side by side: with a remote store this too is one round trip.
         let (outcome, renewed) = tokio::join!(
-            self.store(instance, Vec::new()),
+            self.store(instance, conditions),
             self.within("keep-alive", self.kv.keep_alive(lease)),
         );
         renewed?;
-        committed(outcome?)
+        outcome
+    }
+
+    /// Deletes the key if the condition holds, and waits until readers no longer see it.
+    async fn remove(&self, key: &Key, condition: Condition) -> Result<bool> {
+        let delete = Write::Delete { key: key.clone() };
+        let commit = self.kv.commit(vec![condition], vec![delete]);
+        match self.within("deregister", commit).await? {
+            Outcome::Committed(revision) => {
+                self.visible(revision).await;
+                Ok(true)
+            }
+            Outcome::Conflict(_) => Ok(false),
+        }
     }
 
     async fn store(&self, instance: &Instance, conditions: Vec<Condition>) -> Result<Outcome> {

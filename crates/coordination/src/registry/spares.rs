@@ -1,6 +1,6 @@
 //! Leases granted before they are needed, so that a registration is one commit and not a grant and
-//! then a commit, each with its own sync to disk. They are kept alive until they are taken; those of
-//! an earlier run end by themselves.
+//! then a commit, each with its own sync to disk. They are kept alive until they are taken, and
+//! come back when their instance deregisters; those of an earlier run end by themselves.
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,6 +34,15 @@ impl Spares {
             .flatten()?;
         self.taken.notify_one();
         Some(lease)
+    }
+
+    /// Takes back a lease on which nothing hangs any more. It may be near its end; whoever takes it
+    /// finds out, or the next round of keeping alive does.
+    pub(super) fn give_back(&self, lease: Option<LeaseId>, ttl: Duration) {
+        let mut ready = self.ready.lock();
+        if ttl == self.ttl && ready.len() < 2 * self.wanted {
+            ready.extend(lease);
+        }
     }
 
     /// Keeps the wanted number of leases ready, for ever.

@@ -158,6 +158,55 @@ async fn a_registration_is_one_commit_and_seen_on_return() {
 }
 
 #[tokio::test]
+async fn coming_and_going_needs_no_new_leases() {
+    let setup = Setup::new();
+    let registry = setup.start().await;
+    let granted = setup.kv.grants.load(Ordering::Relaxed);
+    for n in 0..50 {
+        let instance = format!("orders-{n}");
+        registry
+            .register(registration("orders", &instance))
+            .await
+            .unwrap();
+        assert!(
+            registry
+                .deregister(&name("orders"), &id(&instance))
+                .await
+                .unwrap()
+        );
+        settle().await;
+    }
+    assert_eq!(setup.kv.grants.load(Ordering::Relaxed), granted);
+    assert_eq!(setup.kv.commits.load(Ordering::Relaxed), 100);
+}
+
+/// The trap of giving leases back: a node that is behind must not put an instance on a lease that
+/// is another's by now.
+#[tokio::test]
+async fn a_lease_is_never_shared() {
+    let setup = Setup::new();
+    let (a, b) = (setup.start().await, setup.start().await);
+    a.register(registration("orders", "orders-1"))
+        .await
+        .unwrap();
+    settle().await;
+    // a's spare is the lease that orders-1 had; b does not know yet that it has gone.
+    a.deregister(&name("orders"), &id("orders-1"))
+        .await
+        .unwrap();
+    a.register(registration("orders", "orders-2"))
+        .await
+        .unwrap();
+    b.register(registration("orders", "orders-1"))
+        .await
+        .unwrap();
+    settle().await;
+    let orders = a.service(&name("orders"));
+    assert_eq!(ids(&orders), ["orders-1", "orders-2"]);
+    assert_ne!(orders.instances[0].lease, orders.instances[1].lease);
+}
+
+#[tokio::test]
 async fn more_registrations_than_spare_leases() {
     let setup = Setup::new();
     let registry = setup.start().await;

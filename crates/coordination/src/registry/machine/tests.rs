@@ -222,20 +222,23 @@ fn a_registration_keeps_its_lease_unless_the_ttl_changes() {
             [
                 Effect::Store {
                     instance,
-                    expected: None,
+                    expected,
                     created,
                 },
             ] => (instance.lease, *created),
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(stored(registration(0, 0)), (Some(LeaseId(1)), false));
+    assert_eq!(
+        stored(registration(0, 0)),
+        (Some(LeaseId(1)), Some(1), false)
+    );
     let other_ttl = Registration {
         ttl: Some(Duration::from_secs(3)),
         ..registration(0, 0)
     };
-    assert_eq!(stored(other_ttl), (None, false));
-    assert_eq!(stored(registration(0, 1)), (None, true));
+    assert_eq!(stored(other_ttl), (None, None, false));
+    assert_eq!(stored(registration(0, 1)), (None, None, true));
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 mod extract;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::{Arc, OnceLock, Weak},

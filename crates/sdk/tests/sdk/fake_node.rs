@@ -321,8 +321,13 @@ async fn watch_services(State(state): Shared, RawQuery(query): RawQuery) -> Resp
     let stream = futures_util::stream::unfold((changed, false), move |(mut changed, synced)| {
         let (state, services) = (state.clone(), services.clone());
         async move {
-            if synced {
-                changed.changed().await.ok()?;
+            let alive = Duration::from_secs(1);
+            if synced
+                && tokio::time::timeout(alive, changed.changed())
+                    .await
+                    .is_err()
+            {
+                return Some((Ok(Bytes::from(": alive\n")), (changed, true)));
             }
             let revision = *changed.borrow_and_update();
             let mut text = String::new();

@@ -188,6 +188,13 @@ async fn a_caller_that_waits_less_long_shortens_the_time() {
     assert!(reply.starts_with("HTTP/1.1 504"), "{reply}");
 }
 
+/// Waits, but not for ever.
+async fn within<F: Future>(wait: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(15), wait)
+        .await
+        .expect("it happens")
+}
+
 /// A handler that says when it has begun, and ends when it is told to.
 fn gate() -> (Router, Arc<Notify>, Arc<Notify>) {
     let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -220,7 +227,7 @@ async fn too_many_requests_at_once_are_refused_and_health_is_not() {
         .unwrap();
     let client = to_running(&running);
     let first = send(&client, "/gate");
-    begun.notified().await;
+    within(begun.notified()).await;
     let refused = send(&client, "/gate").await.unwrap().unwrap();
     assert_eq!(refused.problem().unwrap().code, "sdk.overloaded");
     assert_eq!(refused.headers()["retry-after"], "1");
@@ -246,13 +253,13 @@ async fn a_stop_finishes_what_is_in_flight() {
     let running = service.start().await.unwrap();
     let (client, address) = (to_running(&running), running.address());
     let first = send(&client, "/gate");
-    begun.notified().await;
+    within(begun.notified()).await;
     let guard = background.guard();
     let stop = tokio::spawn(running.stop());
     // Background work hears of it at once; callers that have not noticed yet are still served.
     background.wait().await;
     let second = send(&client, "/gate");
-    begun.notified().await;
+    within(begun.notified()).await;
     let ready = client.get("it", "/health/ready").send().await.unwrap();
     assert_eq!(ready.json::<Value>().unwrap()["status"], "draining");
     eventually("new connections are refused", || {
@@ -276,7 +283,7 @@ async fn a_stop_does_not_wait_for_ever() {
     let running = service.start().await.unwrap();
     let client = to_running(&running);
     let stuck = send(&client, "/gate");
-    begun.notified().await;
+    within(begun.notified()).await;
     tokio::time::timeout(Duration::from_secs(15), running.stop())
         .await
         .expect("it ends");

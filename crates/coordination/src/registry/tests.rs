@@ -12,8 +12,8 @@ use std::{
 use async_trait::async_trait;
 use sinew_core::{InstanceId, ManualClock, Name, Result, Timestamp};
 use sinew_engine::kv::{
-    Capability, Condition, Entry, Kv, LeaseId, MemoryKv, Outcome, Page, Revision, Span, Watch,
-    Write,
+    Batch, Capability, Condition, Entry, Kv, LeaseId, MemoryKv, Outcome, Page, Revision, Span,
+    Watch, Write,
 };
 
 use super::*;
@@ -23,11 +23,23 @@ struct Setup {
     kv: Arc<Counting>,
 }
 
-/// Counts what a registration costs, and lists in short pages.
+/// Counts what a registration costs, lists in short pages, and can hold back what watches see.
 struct Counting {
     kv: MemoryKv,
     commits: AtomicUsize,
     grants: AtomicUsize,
+    held: tokio::sync::watch::Sender<bool>,
+}
+
+struct HeldWatch(Box<dyn Watch>, tokio::sync::watch::Receiver<bool>);
+
+#[async_trait]
+impl Watch for HeldWatch {
+    async fn next(&mut self) -> Result<Batch> {
+        let batch = self.0.next().await;
+        self.1.wait_for(|held| !held).await.unwrap();
+        batch
+    }
 }
 
 #[async_trait]
@@ -49,7 +61,8 @@ impl Kv for Counting {
         self.kv.commit(conditions, writes).await
     }
     async fn watch(&self, span: Span, after: Revision) -> Result<Box<dyn Watch>> {
-        self.kv.watch(span, after).await
+        let watch = self.kv.watch(span, after).await?;
+        Ok(Box::new(HeldWatch(watch, self.held.subscribe())))
     }
     async fn grant(&self, ttl: Duration) -> Result<LeaseId> {
         self.grants.fetch_add(1, Ordering::Relaxed);
@@ -73,8 +86,23 @@ impl Setup {
             kv: MemoryKv::new(manual.clock()),
             commits: AtomicUsize::new(0),
             grants: AtomicUsize::new(0),
+            held: tokio::sync::watch::Sender::new(false),
         });
         Self { manual, kv }
+    }
+
+    /// Another node over the same store.
+    fn another(&self) -> Self {
+        let kv = Counting {
+            kv: self.kv.kv.clone(),
+            commits: AtomicUsize::new(0),
+            grants: AtomicUsize::new(0),
+            held: tokio::sync::watch::Sender::new(false),
+        };
+        Self {
+            manual: self.manual.clone(),
+            kv: Arc::new(kv),
+        }
     }
 
     async fn start(&self) -> Registry {
@@ -185,21 +213,27 @@ async fn coming_and_going_needs_no_new_leases() {
 #[tokio::test]
 async fn a_lease_is_never_shared() {
     let setup = Setup::new();
-    let (a, b) = (setup.start().await, setup.start().await);
+    let behind = setup.another();
+    let (a, b) = (setup.start().await, behind.start().await);
     a.register(registration("orders", "orders-1"))
         .await
         .unwrap();
     settle().await;
-    // a's spare is the lease that orders-1 had; b does not know yet that it has gone.
+    behind.kv.held.send_replace(true);
+    // The lease that orders-1 had goes to orders-2, and b knows nothing of it.
     a.deregister(&name("orders"), &id("orders-1"))
         .await
         .unwrap();
     a.register(registration("orders", "orders-2"))
         .await
         .unwrap();
-    b.register(registration("orders", "orders-1"))
-        .await
-        .unwrap();
+    assert_eq!(ids(&b.service(&name("orders"))), ["orders-1"]);
+    let register = b.register(registration("orders", "orders-1"));
+    let (registered, ()) = tokio::join!(register, async {
+        settle().await;
+        behind.kv.held.send_replace(false);
+    });
+    registered.unwrap();
     settle().await;
     let orders = a.service(&name("orders"));
     assert_eq!(ids(&orders), ["orders-1", "orders-2"]);

@@ -225,7 +225,7 @@ fn a_registration_keeps_its_lease_unless_the_ttl_changes() {
                     expected,
                     created,
                 },
-            ] => (instance.lease, *created),
+            ] => (instance.lease, *expected, *created),
             other => panic!("{other:?}"),
         }
     };

@@ -5,6 +5,7 @@
 
 pub mod cache;
 mod kv;
+pub mod log;
 pub mod storage;
 
 pub use kv::{EmbeddedKv, Options, SyncFailure};

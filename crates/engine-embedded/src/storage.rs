@@ -19,6 +19,8 @@ mod simulated;
 use std::{fmt, io, path::Path, sync::Arc};
 
 pub use real::RealStorage;
+#[cfg(test)]
+pub(crate) use simulated::Seeded;
 #[cfg(any(test, feature = "simulation"))]
 pub use simulated::{Fault, SimulatedStorage};
 

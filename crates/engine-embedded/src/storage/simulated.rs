@@ -2,7 +2,7 @@
 
 mod contents;
 mod names;
-pub(crate) mod seeded;
+mod seeded;
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,8 @@ use std::{
 
 use parking_lot::Mutex;
 
-use self::{contents::Contents, names::Names, seeded::Seeded};
+pub(crate) use self::seeded::Seeded;
+use self::{contents::Contents, names::Names};
 use super::{File, Storage};
 
 /// What a loss of power takes or leaves as a whole.

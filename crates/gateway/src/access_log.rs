@@ -5,7 +5,6 @@ use std::{
     fs::OpenOptions,
     io::{self, BufWriter, Write},
     net::IpAddr,
-    thread::JoinHandle,
     time::Duration,
 };
 
@@ -112,7 +111,7 @@ impl Sender {
 }
 
 /// Starts the writer; it ends when all senders are gone. `None` when nothing is to be logged.
-pub(crate) fn start(to: &AccessLog) -> Result<Option<(Sender, JoinHandle<()>)>> {
+pub(crate) fn start(to: &AccessLog) -> Result<Option<Sender>> {
     let failed = |error: io::Error| {
         Error::new(
             Kind::Unavailable,
@@ -135,11 +134,11 @@ pub(crate) fn start(to: &AccessLog) -> Result<Option<(Sender, JoinHandle<()>)>> 
         ),
     };
     let (sender, lines) = bounded(QUEUE);
-    let writer = std::thread::Builder::new()
+    std::thread::Builder::new()
         .name("access-log".into())
         .spawn(move || write(&lines, BufWriter::with_capacity(64 << 10, out)))
         .map_err(failed)?;
-    Ok(Some((Sender(sender), writer)))
+    Ok(Some(Sender(sender)))
 }
 
 fn write(lines: &Receiver<Vec<u8>>, mut out: impl Write) {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use sinew_core::Timestamp;
-use sinew_token::{Claims, MAX_TOKEN_BYTES};
+use sinew_token::Claims;
 use tokio::sync::watch;
 
 use crate::{
@@ -38,8 +38,10 @@ pub(crate) struct Identity {
     lines: String,
 }
 
-/// More than this are forgotten at once; a set that is simply emptied needs no bookkeeping.
+/// When there are more, all are forgotten; a set that is simply emptied needs no bookkeeping.
 const MOST_VERIFIED: usize = 4_096;
+/// Longer tokens are verified each time.
+const LONGEST_REMEMBERED: usize = 2 << 10;
 
 impl Authenticator {
     pub(crate) fn new(keys: Option<&dyn Keys>) -> Self {
@@ -79,7 +81,7 @@ impl Authenticator {
             .verify(token, &keys.keys, &keys.revocations, now)
             .map_err(|error| Fault::unauthenticated(Some(&error)))?;
         let identity = Rc::new(Identity::new(&claims));
-        if token.len() <= MAX_TOKEN_BYTES {
+        if token.len() <= LONGEST_REMEMBERED {
             let known = Verified {
                 identity: identity.clone(),
                 expires: claims.exp,

@@ -253,7 +253,6 @@ impl<'a> Exchange<'a> {
             if self.plan.framing.body.is_done() {
                 return Poll::Ready(Ok(()));
             }
-            self.streamed = true;
             if self.take_body()? {
                 continue;
             }
@@ -306,14 +305,17 @@ impl<'a> Exchange<'a> {
                         upload.tail().extend_from_slice(data);
                     }
                     input.consume(skip + length);
+                    self.streamed = true;
                     moved = true;
                 }
                 Piece::Wait { skip } => {
                     input.consume(skip);
+                    self.streamed |= skip > 0;
                     return Ok(moved);
                 }
                 Piece::End { skip } => {
                     input.consume(skip);
+                    self.streamed = true;
                     if chunked {
                         upload.tail().extend_from_slice(b"0\r\n\r\n");
                     }

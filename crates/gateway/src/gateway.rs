@@ -31,7 +31,7 @@ pub struct Gateway {
     address: SocketAddr,
     shared: Arc<Shared>,
     phase: watch::Sender<Phase>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    workers: Mutex<Vec<JoinHandle<()>>>,
     /// One change of the routes at a time.
     changing: Mutex<()>,
 }
@@ -119,7 +119,7 @@ impl Gateway {
         let router = Router::build(config.routes.clone())?;
         let snapshot = Snapshot::new(1, router, &metrics);
         let (address, listeners) = listen(config.address, threads)?;
-        let (log, log_writer) = access_log::start(&config.access_log)?.unzip();
+        let log = access_log::start(&config.access_log)?;
         let shared = Arc::new(Shared {
             config,
             discovery,
@@ -134,7 +134,7 @@ impl Gateway {
             address,
             shared,
             phase,
-            threads: Mutex::new(log_writer.into_iter().collect()),
+            workers: Mutex::default(),
             changing: Mutex::default(),
         };
         for (index, listener) in listeners.into_iter().enumerate() {
@@ -166,7 +166,7 @@ impl Gateway {
         let thread = std::thread::Builder::new()
             .name(format!("gateway-{index}"))
             .spawn(logged);
-        self.threads.lock().push(thread.map_err(failed)?);
+        self.workers.lock().push(thread.map_err(failed)?);
         Ok(())
     }
 
@@ -216,6 +216,13 @@ impl Gateway {
         let _ = tokio::time::timeout(limit, finished).await;
         let cut_off = self.stats().in_flight;
         self.phase.send_replace(Phase::Stopped);
+        // What is left is dropping; after it every socket is closed.
+        for _ in 0..100 {
+            if self.workers.lock().iter().all(JoinHandle::is_finished) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         cut_off
     }
 }

@@ -54,10 +54,7 @@ pub(crate) fn prepare(
     length: usize,
     record: &mut Record,
 ) -> Result<Plan, Fault> {
-    scratch.path.clear();
-    scratch.query.clear();
-    scratch.host.clear();
-    scratch.request_id.clear();
+    scratch.forget();
     let most_headers = worker.shared.config.limits.headers;
     let parsed = scratch
         .head

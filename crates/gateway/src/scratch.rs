@@ -42,5 +42,15 @@ impl Scratch {
         }
         self.request.clear();
         self.request.shrink_to(KEEP);
+        self.forget();
+    }
+
+    /// Forgets the last request, which may have been another client's.
+    pub(crate) fn forget(&mut self) {
+        self.head.clear();
+        self.path.clear();
+        self.query.clear();
+        self.host.clear();
+        self.request_id.clear();
     }
 }

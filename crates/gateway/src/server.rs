@@ -116,6 +116,7 @@ async fn answer_all(worker: &Rc<Worker>, client: &mut Client, scratch: &mut Scra
             },
             Err(fault) => {
                 worker.counters().malformed.add(1);
+                scratch.forget();
                 let mut record = Record::new(worker);
                 let after = reply(worker, client, scratch, &fault, false, &mut record).await;
                 record.finish(worker, client, scratch);

@@ -199,6 +199,14 @@ impl Service {
     }
 }
 
+impl Drop for Service {
+    fn drop(&mut self) {
+        let up = self.up.borrow();
+        let idle: usize = up.iter().map(|instance| instance.idle.borrow().len()).sum();
+        self.counters().idle.sub(idle as u64);
+    }
+}
+
 impl Instance {
     fn new(endpoint: &Endpoint) -> Self {
         Self {

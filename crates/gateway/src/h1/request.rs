@@ -34,10 +34,8 @@ pub(crate) const MOST_HEADERS: usize = 256;
 impl RequestHead {
     /// Reads a whole head, the empty line at its end included.
     pub(crate) fn parse(&mut self, head: &[u8], most_headers: usize) -> Result<(), Fault> {
-        self.bytes.clear();
+        self.clear();
         self.bytes.extend_from_slice(head);
-        self.fields.clear();
-        (self.method, self.target, self.minor) = (0..0, 0..0, 1);
         let head = &self.bytes;
         let mut space = [const { MaybeUninit::uninit() }; MOST_HEADERS];
         let space = &mut space[..most_headers.min(MOST_HEADERS)];
@@ -74,6 +72,13 @@ impl RequestHead {
             self.fields.push(head, field);
         }
         Ok(())
+    }
+
+    /// Forgets what was read.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.fields.clear();
+        (self.method, self.target, self.minor) = (0..0, 0..0, 1);
     }
 
     /// The method; empty when no head was read.

@@ -184,6 +184,26 @@ fn a_kept_connection_that_closes_is_no_failure() {
 }
 
 #[test]
+fn a_body_that_has_not_come_yet_is_sent_on_a_new_connection() {
+    let service = Service::start(move |wire| {
+        let first = wire.message(false).unwrap();
+        wire.send(&ok(&String::from_utf8_lossy(&first.body)));
+        wire.head();
+    });
+    let mut never = route("/**", "app");
+    never.retries = 0;
+    let world = World::with(config(vec![never]), &[&service], None);
+    let mut client = world.client();
+    for _ in 0..3 {
+        client.send("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n");
+        // The kept connection, if there was one, is found dead meanwhile.
+        std::thread::sleep(Duration::from_millis(30));
+        client.send("body");
+        assert_eq!(client.response().text(), "body");
+    }
+}
+
+#[test]
 fn a_connection_closed_while_kept_is_not_used_for_a_post() {
     let service = Service::start(|wire| {
         let request = wire.message(false).unwrap();

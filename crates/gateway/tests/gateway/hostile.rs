@@ -379,3 +379,20 @@ fn more_connections_than_allowed_are_told_so() {
     world.eventually("room again", |world| world.gateway.stats().connections == 0);
     assert_eq!(world.get("/").status(), 200);
 }
+
+#[test]
+fn nothing_of_another_clients_request_is_in_an_answer() {
+    let service = Service::saying("");
+    let world = World::of(&[&service]);
+    let mut first = world.client();
+    first.send(
+        "HEAD /secret HTTP/1.1\r\nHost: a\r\nX-Request-Id: theirs\r\nConnection: close\r\n\r\n",
+    );
+    assert!(first.0.message(true).is_some() && first.0.closed());
+    let response = world.ask("nonsense\n");
+    assert_eq!(
+        (response.status(), response.header("x-request-id")),
+        (400, None)
+    );
+    assert_eq!(response.code(), "gateway.request_malformed");
+}

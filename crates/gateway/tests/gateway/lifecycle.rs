@@ -48,6 +48,10 @@ fn routes_change_while_connections_stay() {
         ),
         (2, vec!["/x/**".to_owned()])
     );
+    assert_eq!(
+        world.metric("sinew_gateway_upstream_connections_idle{service=\"old\"}"),
+        0.0
+    );
     assert_eq!(world.gateway.set_routes(Vec::new()).unwrap(), 3);
     assert_eq!(ask().code(), "gateway.no_route");
 }

@@ -196,3 +196,6 @@ impl<T> Document<T> {
         Err(failure)
     }
 }
+
+#[cfg(test)]
+mod tests;

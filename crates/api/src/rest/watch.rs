@@ -147,3 +147,6 @@ fn names(query: &str) -> Result<BTreeSet<Name>, Error> {
 fn query_invalid(message: String) -> Error {
     Error::new(Kind::InvalidArgument, "api.query_invalid", message)
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,8 @@ pub(crate) struct Exchange<'a> {
     taken: u64,
     /// Part of the body is gone: the request cannot be sent again.
     streamed: bool,
+    /// `100 Continue` waits in the output.
+    interim: bool,
     /// When the response's head must be there, given that the request is sent.
     answer_due: Millis,
     timeout: Millis,
@@ -126,6 +128,7 @@ impl<'a> Exchange<'a> {
             sent: 0,
             taken,
             streamed: false,
+            interim: false,
             answer_due: now + timeout,
             timeout,
             body_timeout: millis(worker.shared.config.limits.body_timeout),
@@ -258,6 +261,7 @@ impl<'a> Exchange<'a> {
             }
             if self.plan.framing.expects_continue {
                 self.plan.framing.expects_continue = false;
+                self.interim = true;
                 self.scratch
                     .output
                     .tail()
@@ -265,10 +269,11 @@ impl<'a> Exchange<'a> {
             }
             self.upload = Upload::Running { starved: true };
             let Client { stream, .. } = &mut *self.client;
-            if !self.scratch.output.is_empty()
-                && ready!(self.scratch.output.poll_flush(stream, cx)).is_err()
-            {
-                return Poll::Ready(Err(Halt::ClientGone));
+            if self.interim {
+                if ready!(self.scratch.output.poll_flush(stream, cx)).is_err() {
+                    return Poll::Ready(Err(Halt::ClientGone));
+                }
+                self.interim = false;
             }
             match ready!(self.scratch.input.poll_fill(stream, READ, cx)) {
                 Ok(0) | Err(_) => return Poll::Ready(Err(Halt::ClientGone)),
@@ -390,6 +395,9 @@ impl<'a> Exchange<'a> {
     /// Decides how the response goes on to the client, and writes its head. The error says what is
     /// wrong with the response.
     pub(crate) fn begin_response(&mut self) -> Result<Response, &'static str> {
+        // From here on the output is the response's to flush: the request's body must not wait for a
+        // client that reads only when it has sent everything.
+        self.interim = false;
         let Scratch {
             response,
             output,

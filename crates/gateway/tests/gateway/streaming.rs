@@ -215,3 +215,31 @@ fn a_slow_reader_holds_the_service_back() {
         "{total} bytes were taken from the service"
     );
 }
+
+#[test]
+fn a_client_may_send_everything_before_it_reads_anything() {
+    let service = Service::start(|wire| {
+        wire.head();
+        wire.send(&format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
+            8 << 20
+        ));
+        let mut writer = wire.stream.try_clone().unwrap();
+        let answer = std::thread::spawn(move || {
+            std::io::Write::write_all(&mut writer, &vec![b'a'; 8 << 20]).unwrap();
+        });
+        while wire.chunk().is_some_and(|chunk| !chunk.is_empty()) {}
+        answer.join().unwrap();
+    });
+    let mut large = route("/**", "app");
+    large.max_body = 64 << 20;
+    let world = World::with(config(vec![large]), &[&service], None);
+    let mut client = world.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let piece = format!("{:x}\r\n{}\r\n", 1 << 20, "b".repeat(1 << 20));
+    for _ in 0..32 {
+        client.send(&piece);
+    }
+    client.send("0\r\n\r\n");
+    assert_eq!(client.response().body.len(), 8 << 20);
+}

@@ -31,7 +31,7 @@ impl Node {
             &config,
             format!(
                 "[node]\ndata = {folder:?}\n\n\
-                 [gateway]\naddress = \"127.0.0.1:{gateway_port}\"\nthreads = 1\naccess_log = false\n\n\
+                 [gateway]\naddress = \"127.0.0.1:{gateway_port}\"\nthreads = 1\naccess_log = \"off\"\n\n\
                  [control]\naddress = \"127.0.0.1:{control_port}\"\n\n\
                  [[routes]]\npath = \"{path}\"\nservice = \"{service}\"\n"
             ),

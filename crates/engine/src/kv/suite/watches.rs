@@ -171,7 +171,7 @@ async fn none_lost_none_twice(stand: Stand) {
 }
 
 async fn next_is_cancel_safe(stand: Stand) {
-    const COMMITS: u64 = 200;
+    const COMMITS: u64 = 100;
     let mut watch = stand.watch(Span::all(), 0).await;
     let kv = stand.kv();
     let writer = tokio::spawn(async move {
@@ -198,7 +198,7 @@ async fn next_is_cancel_safe(stand: Stand) {
 async fn list_then_watch_misses_nothing(stand: Stand) {
     let kv = stand.kv();
     let writer = tokio::spawn(async move {
-        for n in 0..300 {
+        for n in 0..100 {
             let write = put("counter", &n.to_string());
             let _ = committed(kv.commit(vec![], vec![write]).await.unwrap());
         }
@@ -209,7 +209,7 @@ async fn list_then_watch_misses_nothing(stand: Stand) {
             let page = kv.range(Span::all(), 10, None).await.unwrap();
             // What was listed can always be watched from, however fresh.
             let mut watch = kv.watch(Span::all(), page.revision).await.unwrap();
-            if page.revision >= 300 {
+            if page.revision >= 100 {
                 break;
             }
             assert_eq!(next(&mut watch).await.revision, page.revision + 1);
@@ -230,6 +230,7 @@ async fn a_watch_from_before_the_history(stand: Stand) {
 }
 
 async fn a_slow_watcher(stand: Stand) {
+    const COMMITS: usize = 400;
     let retention = Retention {
         commits: 16,
         bytes: usize::MAX,
@@ -237,17 +238,17 @@ async fn a_slow_watcher(stand: Stand) {
     let stand = stand.another(Some(retention)).await;
     let mut watch = stand.watch(Span::all(), 0).await;
     // Nobody reads, and the writer goes on as if nobody watched.
-    for n in 1..=2_000 {
+    for n in 1..=COMMITS {
         stand.put("a", &n.to_string()).await;
     }
     // Then come the commits from the first on, without a gap, until the end or the error.
-    for n in 1..=2_000 {
+    for n in 1..=COMMITS {
         match soon(watch.next()).await {
             Ok(batch) => assert_eq!(shown(&batch), format!("{n}: a={n}")),
             Err(error) => return is_compacted(Err::<(), _>(error)),
         }
     }
-    panic!("2,000 batches were kept for a watcher that nobody read, in a history of 16");
+    panic!("{COMMITS} batches were kept for a watcher that nobody read, in a history of 16");
 }
 
 async fn an_idle_watcher_keeps_up(stand: Stand) {
@@ -257,11 +258,11 @@ async fn an_idle_watcher_keeps_up(stand: Stand) {
     };
     let stand = stand.another(Some(retention)).await;
     let mut watch = stand.watch(Span::key("mine"), 0).await;
-    for n in 1..=200 {
+    for n in 1..=60 {
         stand.put("other", &n.to_string()).await;
         let waited = tokio::time::timeout(Duration::from_millis(1), watch.next()).await;
         assert!(waited.is_err(), "{waited:?}");
     }
     stand.put("mine", "1").await;
-    assert_eq!(next_shown(&mut watch, 1).await, ["201: mine=1"]);
+    assert_eq!(next_shown(&mut watch, 1).await, ["61: mine=1"]);
 }

@@ -3,6 +3,7 @@
 
 #![warn(missing_docs)]
 
+pub mod blob;
 pub mod cache;
 mod kv;
 pub mod log;

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
+#[path = "blob/suite.rs"]
+mod blob_suite;
 #[path = "cache/suite.rs"]
 mod cache_suite;
 #[path = "kv/crash.rs"]

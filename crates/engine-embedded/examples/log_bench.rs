@@ -22,13 +22,25 @@ use sinew_engine_embedded::{
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let folder = arguments.next().map_or_else(|| PathBuf::from("target/log-bench"), PathBuf::from);
-    let seconds = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(5);
+    let folder = arguments
+        .next()
+        .map_or_else(|| PathBuf::from("target/log-bench"), PathBuf::from);
+    let seconds = arguments
+        .next()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(5);
     let time = Duration::from_secs(seconds);
     std::fs::create_dir_all(&folder).expect("the folder can be made");
 
     floor(&folder, time);
-    for (callers, bytes) in [(1, 500), (64, 500), (1024, 500), (64, 200), (1024, 200), (64, 4096)] {
+    for (callers, bytes) in [
+        (1, 500),
+        (64, 500),
+        (1024, 500),
+        (64, 200),
+        (1024, 200),
+        (64, 4096),
+    ] {
         appends(&folder, callers, bytes, time);
         floor(&folder, time / 5);
     }
@@ -40,18 +52,25 @@ fn floor(folder: &Path, time: Duration) {
     let path = folder.join("floor");
     let mut file = File::create(&path).expect("a file can be made");
     let length = 64 << 20;
-    file.write_all(&vec![0; length]).expect("the file can be filled");
+    file.write_all(&vec![0; length])
+        .expect("the file can be filled");
     file.sync_all().expect("the file can be synced");
     let mut times = Vec::new();
     let begin = clock.monotonic();
     while clock.monotonic() - begin < time {
         let before = clock.monotonic();
         let offset = (times.len() * 4096 % length) as u64;
-        file.write_all_at(&[7; 4096], offset).expect("the file can be written");
+        file.write_all_at(&[7; 4096], offset)
+            .expect("the file can be written");
         file.sync_data().expect("the file can be synced");
         times.push(clock.monotonic() - before);
     }
-    report("floor: write 4 KB, fdatasync", clock.monotonic() - begin, &mut times, "");
+    report(
+        "floor: write 4 KB, fdatasync",
+        clock.monotonic() - begin,
+        &mut times,
+        "",
+    );
     std::fs::remove_file(path).expect("the file can be removed");
 }
 
@@ -79,12 +98,19 @@ fn appends(folder: &Path, callers: usize, bytes: usize, time: Duration) {
                     if before - begin > time {
                         return times;
                     }
-                    log.append(payload.clone()).await.expect("the disk has room");
+                    log.append(payload.clone())
+                        .await
+                        .expect("the disk has room");
                     times.push(clock.monotonic() - before);
                 }
             });
         }
-        running.join_all().await.into_iter().flatten().collect::<Vec<_>>()
+        running
+            .join_all()
+            .await
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
     });
     let took = clock.monotonic() - begin;
 
@@ -106,7 +132,12 @@ fn appends(folder: &Path, callers: usize, bytes: usize, time: Duration) {
         read as f64 / reading.as_secs_f64() / 1e6,
         opening.as_secs_f64() * 1e3,
     );
-    report(&format!("{callers} callers, {bytes} B"), took, &mut times, &more);
+    report(
+        &format!("{callers} callers, {bytes} B"),
+        took,
+        &mut times,
+        &more,
+    );
     let _ = std::fs::remove_dir_all(&folder);
 }
 

@@ -1,6 +1,8 @@
 //! One request and its response on their way between a client and an instance, both directions at
 //! once, within bounded memory: what one side sends is only read as fast as the other side takes it.
 
+mod download;
+
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
@@ -10,13 +12,15 @@ use tokio::{io::AsyncWrite, net::TcpStream};
 
 use crate::{
     fault::Fault,
-    h1::{Body, FieldKind, HeadScan, Piece, Scanned, push_chunk, push_number},
+    h1::{Body, HeadScan, Piece, Scanned, push_chunk},
     prepare::Plan,
     scratch::Scratch,
     server::{Client, READ},
     timer::{Elapsed, Millis, Timer, millis},
     worker::Worker,
 };
+
+pub(crate) use download::Relayed;
 
 pub(crate) struct Exchange<'a> {
     worker: &'a Worker,
@@ -65,27 +69,6 @@ pub(crate) enum Failure {
     /// The instance's answer is no HTTP.
     Nonsense(&'static str),
     Timeout,
-}
-
-/// How the response's body went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Relayed {
-    Whole,
-    /// The instance hung up in the middle, or sent what is no body.
-    InstanceBroke,
-    /// Nothing moved for too long.
-    Stalled,
-    ClientGone,
-}
-
-/// The body of a response, and what becomes of the connections after it.
-pub(crate) struct Response {
-    body: Body,
-    /// The client gets it in chunks.
-    chunked: bool,
-    pub(crate) keep_alive: bool,
-    /// The instance's connection can carry another request.
-    pub(crate) reusable: bool,
 }
 
 enum Halt {
@@ -390,183 +373,5 @@ impl<'a> Exchange<'a> {
             .input
             .poll_fill(&mut self.client.stream, READ, cx);
         matches!(read, Poll::Ready(Ok(0) | Err(_)))
-    }
-
-    /// Decides how the response goes on to the client, and writes its head. The error says what is
-    /// wrong with the response.
-    pub(crate) fn begin_response(&mut self) -> Result<Response, &'static str> {
-        // From here on the output is the response's to flush: the request's body must not wait for a
-        // client that reads only when it has sent everything.
-        self.interim = false;
-        let Scratch {
-            response,
-            output,
-            request_id,
-            ..
-        } = &mut *self.scratch;
-        let body = response.body(self.plan.to_head)?;
-        let unframed = body.left().is_none();
-        let chunked = unframed && self.plan.minor == 1;
-        let keep_alive = self.plan.framing.keep_alive
-            && !self.worker.draining()
-            && self.upload == Upload::Done
-            && (chunked || !unframed);
-        let reusable = response.keep_alive() && !body.is_until_close();
-
-        let to = output.tail();
-        to.extend_from_slice(b"HTTP/1.1 ");
-        push_number(u64::from(response.status), to);
-        to.push(b' ');
-        to.extend_from_slice(response.reason());
-        to.extend_from_slice(b"\r\n");
-        let connection = response.has(FieldKind::Connection);
-        for (kind, name, value) in response.fields() {
-            let passes = match kind {
-                FieldKind::Other => !(connection && response.connection_names(name)),
-                FieldKind::TransferEncoding
-                | FieldKind::ContentLength
-                | FieldKind::Connection
-                | FieldKind::Upgrade
-                | FieldKind::HopByHop
-                | FieldKind::RequestId => false,
-                _ => true,
-            };
-            if passes {
-                to.extend_from_slice(name);
-                to.extend_from_slice(b": ");
-                to.extend_from_slice(value);
-                to.extend_from_slice(b"\r\n");
-            }
-        }
-        if !response.has(FieldKind::Date) {
-            self.worker.push_date(to);
-        }
-        to.extend_from_slice(b"x-request-id: ");
-        to.extend_from_slice(request_id.as_bytes());
-        to.extend_from_slice(b"\r\n");
-        // A response to HEAD and a 304 declare the length of a body that they do not have.
-        let declared = if response.status == 204 {
-            None
-        } else {
-            response.content_length()?
-        };
-        match declared {
-            Some(length) => {
-                to.extend_from_slice(b"content-length: ");
-                push_number(length, to);
-                to.extend_from_slice(b"\r\n");
-            }
-            None if chunked => to.extend_from_slice(b"transfer-encoding: chunked\r\n"),
-            None => {}
-        }
-        if !keep_alive {
-            to.extend_from_slice(b"connection: close\r\n");
-        } else if self.plan.minor == 0 {
-            to.extend_from_slice(b"connection: keep-alive\r\n");
-        }
-        to.extend_from_slice(b"\r\n");
-        Ok(Response {
-            body,
-            chunked,
-            keep_alive,
-            reusable,
-        })
-    }
-
-    /// Sends the response on, while the rest of the request goes the other way.
-    pub(crate) async fn relay(
-        &mut self,
-        instance: &mut TcpStream,
-        mut response: Response,
-        body_out: &mut u64,
-    ) -> Relayed {
-        self.moved = self.now();
-        let mut end = None;
-        std::future::poll_fn(|cx| {
-            if self.continue_upload(instance, cx).is_err() {
-                // The response is on its way, so an error has no place left to go.
-                self.upload = Upload::Stopped;
-            }
-            loop {
-                if end.is_none() {
-                    end = self.poll_download(instance, &mut response, body_out, cx);
-                }
-                let before = self.scratch.output.len();
-                let flushed = self.scratch.output.poll_flush(&mut self.client.stream, cx);
-                if self.scratch.output.len() < before {
-                    self.moved = self.now();
-                }
-                match (flushed, end) {
-                    (Poll::Ready(Err(_)), _) => return Poll::Ready(Relayed::ClientGone),
-                    (Poll::Ready(Ok(())), Some(end)) => return Poll::Ready(end),
-                    (Poll::Ready(Ok(())), None) if before >= MOST_WAITING => continue,
-                    _ => break,
-                }
-            }
-            if self.client_left(cx) {
-                return Poll::Ready(Relayed::ClientGone);
-            }
-            match self.client.timer.arm(self.moved + self.body_timeout, cx) {
-                Ok(()) => Poll::Pending,
-                Err(Elapsed) => Poll::Ready(Relayed::Stalled),
-            }
-        })
-        .await
-    }
-
-    /// Moves what there is of the response's body to the output. How it ended, once it has.
-    fn poll_download(
-        &mut self,
-        instance: &mut TcpStream,
-        response: &mut Response,
-        body_out: &mut u64,
-        cx: &mut Context<'_>,
-    ) -> Option<Relayed> {
-        let Scratch {
-            download, output, ..
-        } = &mut *self.scratch;
-        while output.len() < MOST_WAITING {
-            match response.body.next(download.unread()) {
-                Ok(Piece::Data { skip, length }) => {
-                    *body_out += length as u64;
-                    if response.chunked {
-                        push_chunk(&download.unread()[skip..skip + length], output.tail());
-                        download.consume(skip + length);
-                    } else if output.is_empty() && skip == 0 && length == download.len() {
-                        std::mem::swap(output, download);
-                    } else {
-                        output
-                            .tail()
-                            .extend_from_slice(&download.unread()[skip..skip + length]);
-                        download.consume(skip + length);
-                    }
-                    if response.body.is_done() {
-                        return Some(Relayed::Whole);
-                    }
-                }
-                Ok(Piece::End { skip }) => {
-                    download.consume(skip);
-                    if response.chunked {
-                        output.tail().extend_from_slice(b"0\r\n\r\n");
-                    }
-                    return Some(Relayed::Whole);
-                }
-                Ok(Piece::Wait { skip }) => {
-                    download.consume(skip);
-                    match download.poll_fill(instance, DOWNLOAD, cx) {
-                        Poll::Pending => return None,
-                        Poll::Ready(Ok(0)) => {
-                            if !response.body.end_of_stream() {
-                                return Some(Relayed::InstanceBroke);
-                            }
-                        }
-                        Poll::Ready(Ok(_)) => self.moved = self.client.timer.now(),
-                        Poll::Ready(Err(_)) => return Some(Relayed::InstanceBroke),
-                    }
-                }
-                Err(_) => return Some(Relayed::InstanceBroke),
-            }
-        }
-        None
     }
 }

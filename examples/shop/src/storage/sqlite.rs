@@ -14,7 +14,7 @@ mod jobs;
 #[cfg(test)]
 mod tests;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, time::Duration};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use rusqlite::Connection;
@@ -35,7 +35,6 @@ const READERS: usize = 2;
 pub(crate) struct Store {
     writes: Sender<Box<dyn Job>>,
     reads: Sender<Box<dyn Job>>,
-    _file: Arc<Path>,
 }
 
 impl Store {
@@ -54,11 +53,7 @@ impl Store {
             let (reader, queue) = (connection::open(path, false)?, queue.clone());
             start("store-read", move || read_loop(&reader, &queue))?;
         }
-        Ok(Self {
-            writes,
-            reads,
-            _file: path.into(),
-        })
+        Ok(Self { writes, reads })
     }
 
     /// Runs `work` in a transaction that is on disk when this answers. An error takes back what the

@@ -122,7 +122,12 @@ async fn replicas_share_key_and_administrator() {
     let me = world.get("users", "/users/me", &token).await;
     assert_eq!((me.status, &me.body["role"]), (200, &json!("admin")));
     #[cfg(unix)]
-    for file in ["users-admin-password", "users-signing-key"] {
+    for file in [
+        "users-admin-password",
+        "users-signing-key",
+        "users.db",
+        "users.db-wal",
+    ] {
         use std::os::unix::fs::PermissionsExt;
         let mode = std::fs::metadata(world.data().join(file))
             .unwrap()

@@ -1,6 +1,6 @@
 //! Opening a database file and bringing its schema up to date.
 
-use std::{path::Path, thread::sleep, time::Duration};
+use std::{fs::OpenOptions, io, path::Path, thread::sleep, time::Duration};
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use sinew_core::Kind;
@@ -14,6 +14,11 @@ const LOCK_RETRY: Duration = Duration::from_millis(1);
 const LOCK_TRIES: i32 = 5_000;
 
 pub(super) fn open(path: &Path, writes: bool) -> Result<Connection> {
+    let unusable =
+        |cause: String| failed(&format!("{} cannot be opened", path.display())).with_source(cause);
+    if writes {
+        make(path).map_err(|error| unusable(error.to_string()))?;
+    }
     let mut tries = 0;
     loop {
         match try_open(path, writes) {
@@ -22,12 +27,23 @@ pub(super) fn open(path: &Path, writes: bool) -> Result<Connection> {
                 tries += 1;
                 sleep(LOCK_RETRY);
             }
-            Err(error) => {
-                return Err(failed(&format!("{} cannot be opened", path.display()))
-                    .with_source(error.to_string()));
-            }
+            Err(error) => return Err(unusable(error.to_string())),
             Ok(connection) => return Ok(connection),
         }
+    }
+}
+
+/// Makes the file, so that only its owner can read it: it holds password hashes, addresses, orders.
+/// SQLite gives the files beside it the same mode. A file that is there must not be opened here:
+/// closing it would drop the locks that this process has on it (SQLite, "How to corrupt", §2.2).
+fn make(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -40,12 +56,8 @@ fn is_busy(error: &rusqlite::Error) -> bool {
 }
 
 fn try_open(path: &Path, writes: bool) -> rusqlite::Result<Connection> {
-    let access = if writes {
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
-    } else {
-        // A reader in WAL mode needs to write the shared-memory file; `query_only` keeps it honest.
-        OpenFlags::SQLITE_OPEN_READ_WRITE
-    };
+    // A reader in WAL mode needs to write the shared-memory file; `query_only` keeps it honest.
+    let access = OpenFlags::SQLITE_OPEN_READ_WRITE;
     // Each connection stays on one thread, so SQLite needs no mutex of its own.
     let mut connection =
         Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;

@@ -1,7 +1,4 @@
-use std::sync::{
-    Barrier,
-    atomic::{AtomicU32, Ordering},
-};
+use std::sync::{Arc, Barrier};
 
 use super::*;
 
@@ -85,40 +82,41 @@ async fn a_failing_or_panicking_job_fails_alone() {
 async fn a_full_queue_refuses() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("t.db"), SCHEMA).unwrap();
+    let (taken, running) = oneshot::channel();
     let (open, gate) = bounded::<()>(0);
     let held = tokio::spawn({
         let store = store.clone();
         async move {
             let held = store.write(move |_| {
+                let _ = taken.send(());
                 let _ = gate.recv();
                 Ok(())
             });
             held.await
         }
     });
-    tokio::task::yield_now().await;
-    let refused = Arc::new(AtomicU32::new(0));
+    // From here on the writer takes nothing more out of its queue.
+    running.await.unwrap();
+    let (refused, mut count_refused) = tokio::sync::mpsc::channel(20);
     let waiting: Vec<_> = (0..QUEUE as i64 + 10)
         .map(|n| {
             let (store, refused) = (store.clone(), refused.clone());
             tokio::spawn(async move {
                 if let Err(fault) = store.write(insert(n)).await {
-                    assert_eq!(fault.code(), "shop.store_busy");
-                    refused.fetch_add(1, Ordering::Relaxed);
+                    refused.send(fault.code().to_owned()).await.unwrap();
                 }
             })
         })
         .collect();
-    while refused.load(Ordering::Relaxed) < 9 {
-        tokio::task::yield_now().await;
+    for _ in 0..10 {
+        assert_eq!(count_refused.recv().await.unwrap(), "shop.store_busy");
     }
     drop(open);
     held.await.unwrap().unwrap();
     for task in waiting {
         task.await.unwrap();
     }
-    let refused = i64::from(refused.load(Ordering::Relaxed));
-    assert_eq!(count(&store).await, QUEUE as i64 + 10 - refused);
+    assert_eq!(count(&store).await, QUEUE as i64);
 }
 
 #[tokio::test]

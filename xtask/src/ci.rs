@@ -23,6 +23,7 @@ pub(crate) fn run() -> Result<()> {
         ],
         &[],
     )?;
+    licences()?;
     step(
         "cargo",
         &["doc", "--workspace", "--no-deps", "--quiet"],
@@ -38,6 +39,8 @@ pub(crate) fn run() -> Result<()> {
             "--orders",
             "200",
             "--gateway",
+            "127.0.0.1:0",
+            "--control",
             "127.0.0.1:0",
         ],
         &[],

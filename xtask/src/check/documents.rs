@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::{files_with, shown};
 use crate::run::root;
@@ -24,7 +24,8 @@ pub(crate) fn check() -> Result<Vec<String>> {
         }
     }
     let headings = |name: &str| -> Result<usize> {
-        let text = fs::read_to_string(root().join(name))?;
+        let text =
+            fs::read_to_string(root().join(name)).with_context(|| format!("cannot read {name}"))?;
         Ok(text.lines().filter(|line| line.starts_with('#')).count())
     };
     let (english, chinese) = (headings("README.md")?, headings("README.zh-CN.md")?);

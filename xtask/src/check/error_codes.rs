@@ -50,9 +50,10 @@ fn codes_in(text: &str) -> impl Iterator<Item = String> {
         "api", "bench", "blob", "cache", "config", "core", "demo", "gateway", "kv", "launcher",
         "log", "node", "registry", "sdk", "shop", "token",
     ];
+    // A flag stands beside the dotted name of its setting, which is no code.
     let code_lines = text
         .lines()
-        .filter(|line| !line.trim_start().starts_with("//"));
+        .filter(|line| !line.trim_start().starts_with("//") && !line.contains("\"--"));
     let mut found = Vec::new();
     for line in code_lines {
         // Every second piece between quotes is a literal; escaped quotes only ever hide a code.
@@ -79,7 +80,7 @@ mod tests {
         let text = r#"
             Error::new(Kind::NotFound, "registry.instance_unknown", "no such thing"),
             // "kv.in_a_comment"
-            open("config.toml"); get("shop.example/x"); "orders.paid"
+            ("--data", "node.data"), open("config.toml"); get("shop.example/x"); "orders.paid"
         "#;
         assert_eq!(
             super::codes_in(text).collect::<Vec<_>>(),

@@ -1,7 +1,9 @@
-//! The file under the store: a redb database. Everything that knows redb is here and in `disk`.
+//! The file under the store: a redb database. Everything that knows redb is here and in the modules
+//! below. Group commit, watches, leases and conditions live above, so another index, or a log
+//! before the index, replaces this module alone.
 //!
-//! Group commit, watches, leases and conditions live above. An index of another make, or a log before the index, replaces
-//! this module alone.
+//! A trap: redb keeps a large value in one leaf with small neighbours, and copies the leaf whenever
+//! a neighbour is written. Values near the limit of 1 MiB make writes beside them slow.
 
 use std::{
     collections::BTreeMap,
@@ -22,12 +24,14 @@ use sinew_engine::kv::{Entry, Key, LeaseId, Page, Revision, Span, compacted, rev
 use super::{
     Options,
     change::{self, Change, Commit, Malformed},
-    closed, unavailable,
 };
 use disk::Disk;
 pub(super) use disk::Faults;
+use error::corrupt;
+pub(super) use error::{StoreError, disk_full};
 
 mod disk;
+mod error;
 
 /// Key → entry, as in [`change`].
 const ENTRIES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("entries");
@@ -45,10 +49,6 @@ const FORMAT: u64 = 1;
 
 /// A page holds no more than about this, whatever the number of its entries.
 const PAGE_BYTES: usize = 4 << 20;
-
-/// The file failed, not the request. Kinds: Unavailable, ResourceExhausted, DataLoss.
-#[derive(Debug)]
-pub(super) struct StoreError(pub(super) Error);
 
 type Stored<T> = Result<T, StoreError>;
 
@@ -511,70 +511,4 @@ fn check_format(dir: &Path) -> Stored<()> {
 
 fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
-}
-
-fn corrupt(message: &str) -> StoreError {
-    StoreError(Error::new(
-        Kind::DataLoss,
-        "kv.corrupt",
-        format!("{message}; restore a backup"),
-    ))
-}
-
-impl From<redb::Error> for StoreError {
-    fn from(error: redb::Error) -> Self {
-        use redb::Error::*;
-        Self(match error {
-            Io(error) => return error.into(),
-            DatabaseClosed => closed(),
-            DatabaseAlreadyOpen => Error::new(
-                Kind::FailedPrecondition,
-                "kv.locked",
-                "another process has the store open; only one may",
-            ),
-            Corrupted(_) | UpgradeRequired(_) => {
-                corrupt("the store's file is damaged").0.with_source(error)
-            }
-            error => unavailable("the store's file cannot be used").with_source(error),
-        })
-    }
-}
-
-macro_rules! from_redb {
-    ($($error:ident)*) => {
-        $(
-            impl From<redb::$error> for StoreError {
-                fn from(error: redb::$error) -> Self {
-                    redb::Error::from(error).into()
-                }
-            }
-        )*
-    };
-}
-from_redb!(StorageError TableError TransactionError CommitError DatabaseError SetDurabilityError);
-
-impl From<io::Error> for StoreError {
-    fn from(error: io::Error) -> Self {
-        use io::ErrorKind::{InvalidData, QuotaExceeded, StorageFull};
-        Self(match error.kind() {
-            StorageFull | QuotaExceeded => disk_full().with_source(error),
-            // How redb says that the file is none of its own.
-            InvalidData => corrupt("the store's file is damaged").0.with_source(error),
-            _ => unavailable("the store's disk does not work").with_source(error),
-        })
-    }
-}
-
-impl From<Malformed> for StoreError {
-    fn from(_: Malformed) -> Self {
-        corrupt("a record of the store is damaged")
-    }
-}
-
-pub(super) fn disk_full() -> Error {
-    Error::new(
-        Kind::ResourceExhausted,
-        "kv.disk_full",
-        "the disk of the store is full; nothing was written, reads go on",
-    )
 }

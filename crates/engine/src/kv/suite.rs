@@ -1,7 +1,7 @@
-//! The conformance suite of [`Kv`](super::Kv): one case for each promise of the contract, run against every engine.
+//! The conformance suite of [`Kv`]: one case for each promise of the contract, run against every engine.
 //!
 //! An engine's tests implement [`Harness`] and [`Subject`], and call [`run`] once for each
-//! [`Group`]. Cases that rest on something which the engine's [`Capability`](super::Capability) does
+//! [`Group`]. Cases that rest on something which the engine's [`Capability`] does
 //! not promise are listed as such in the output; where the contract says what such an engine answers
 //! instead, a case checks that.
 

@@ -8,7 +8,6 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, Write as _},
     path::Path,
     time::Duration,
 };
@@ -18,7 +17,7 @@ use redb::{
     Builder, Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, Table,
     TableDefinition, WriteTransaction,
 };
-use sinew_core::{Error, Kind, Result};
+use sinew_core::Result;
 use sinew_engine::kv::{Entry, Key, LeaseId, Page, Revision, Span, compacted, revision_unknown};
 
 use super::{
@@ -27,11 +26,12 @@ use super::{
 };
 use disk::Disk;
 pub(super) use disk::Faults;
-use error::corrupt;
 pub(super) use error::{StoreError, disk_full};
+use format::{check_format, sync_dir};
 
 mod disk;
 mod error;
+mod format;
 
 /// Key → entry, as in [`change`].
 const ENTRIES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("entries");
@@ -43,9 +43,6 @@ const LEASES: TableDefinition<u64, u64> = TableDefinition::new("leases");
 const ATTACHED: TableDefinition<(u64, &[u8]), ()> = TableDefinition::new("attached");
 /// One row, the [`Head`].
 const HEAD: TableDefinition<(), [u64; 5]> = TableDefinition::new("head");
-
-/// The format of the folder. Raise it with every change that an older Sinew would misread.
-const FORMAT: u64 = 1;
 
 /// A page holds no more than about this, whatever the number of its entries.
 const PAGE_BYTES: usize = 4 << 20;
@@ -478,37 +475,4 @@ fn load_history(
         )?);
     }
     Ok(commits)
-}
-
-/// Reads the format of the folder, or writes it into a new one.
-fn check_format(dir: &Path) -> Stored<()> {
-    let path = dir.join("format");
-    match fs::read_to_string(&path) {
-        Ok(text) => match text.trim().parse::<u64>() {
-            Ok(format) if format <= FORMAT => Ok(()),
-            Ok(format) => Err(StoreError(Error::new(
-                Kind::FailedPrecondition,
-                "kv.format_newer",
-                format!(
-                    "the data was written by a newer Sinew (format {format}, this one reads up to \
-                     {FORMAT}); run that version"
-                ),
-            ))),
-            Err(_) => Err(corrupt("the format file does not hold a number")),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // Whole or not at all, also when the power goes.
-            let draft = dir.join("format.new");
-            let mut file = File::create(&draft)?;
-            writeln!(file, "{FORMAT}")?;
-            file.sync_all()?;
-            fs::rename(&draft, &path)?;
-            Ok(sync_dir(dir)?)
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }

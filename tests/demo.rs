@@ -225,3 +225,25 @@ async fn a_second_run_goes_on_with_the_first_ones_data() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_on_the_data_of_one_that_was_killed_is_clean() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let args = ["--shoppers", "3", "--data", data];
+    let mut first = demo(&args);
+    let ready = first.event("ready").await;
+    first.event("progress").await;
+    first.kill_9().await;
+    until("no service is left", || {
+        !pids(&ready).iter().any(|pid| alive(*pid))
+    })
+    .await;
+    // What was at work is taken up again; whoever the registry still lists is not mistaken for one
+    // of those that start now.
+    let mut second = demo(&[&args[..], &["--orders", "30"]].concat());
+    let summary = second.event("summary").await;
+    let ended = second.ended().await;
+    assert_eq!(ended.code, Some(0), "{summary:#}\n{}", ended.err);
+    assert_eq!(summary["falls"], 0, "{summary:#}");
+}

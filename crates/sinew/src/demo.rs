@@ -85,7 +85,9 @@ async fn demo(args: Args) -> Result<bool> {
     let mut show = Show::new(args.json, clock.clone());
     let mut folder = Folder::new(args.data.clone())?;
     let platform = Platform::start(folder.path(), args.gateway, args.control).await?;
-    let services = Services::start(&folder, &platform, &args.replicas, args.seed)?;
+    let services = Services::start(&folder, &platform, &args.replicas, args.seed).await?;
+    let outages = Arc::new(Outages::new(clock.clone(), OUTAGE_GRACE));
+    let watch = Watch::start(&services, &platform, outages.clone());
 
     let healthy = tokio::select! {
         healthy = services.healthy(&platform, &clock, START_LIMIT) => healthy,
@@ -112,8 +114,6 @@ async fn demo(args: Args) -> Result<bool> {
         !args.no_traffic,
     );
 
-    let outages = Arc::new(Outages::new(clock.clone(), OUTAGE_GRACE));
-    let watch = Watch::start(&services, &platform, outages.clone());
     let mut shoppers = None;
     if !args.no_traffic {
         let options = Options {

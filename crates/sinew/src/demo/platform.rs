@@ -107,6 +107,14 @@ impl Directory {
         Some(SocketAddr::new(found.address.parse().ok()?, found.port))
     }
 
+    /// Takes out whoever an earlier run, killed before it could tidy, left in the registry: for the
+    /// rest of their leases they would look as healthy as those that are about to start.
+    pub(super) async fn forget_earlier(&self, service: &Name) {
+        for instance in &self.0.service(service).instances {
+            self.forget(service, &instance.id).await;
+        }
+    }
+
     /// Takes out an instance whose process is gone.
     pub(super) async fn forget(&self, service: &Name, instance: &InstanceId) {
         if let Err(error) = self.0.deregister(service, instance).await {

@@ -44,7 +44,7 @@ pub(super) struct Row {
 
 impl Services {
     /// Starts all of them at once.
-    pub(super) fn start(
+    pub(super) async fn start(
         folder: &Folder,
         platform: &Platform,
         replicas: &[(Name, u32)],
@@ -63,6 +63,7 @@ impl Services {
         let key = secret();
         for name in NAMES {
             let name = Name::new(name)?;
+            platform.directory().forget_earlier(&name).await;
             let mut spec = ServiceSpec::new(name.clone(), &this)
                 .args(["shop", name.as_str()])
                 .env("SINEW_URL", platform.control_url())

@@ -25,8 +25,8 @@ enum Style {
 pub(super) struct Show {
     style: Style,
     clock: Clock,
-    /// When the last line was drawn, and how many orders there were.
-    last: Option<(Duration, u64)>,
+    /// When the last line was drawn, or the shoppers set out, and how many orders there were.
+    last: (Duration, u64),
 }
 
 impl Show {
@@ -38,8 +38,8 @@ impl Show {
         };
         Self {
             style,
+            last: (clock.monotonic(), 0),
             clock,
-            last: None,
         }
     }
 
@@ -53,13 +53,14 @@ impl Show {
 
     /// Everything is healthy.
     pub(super) fn ready(
-        &self,
+        &mut self,
         rows: &[Row],
         gateway: &str,
         control: &str,
         data: &Path,
         traffic: bool,
     ) {
+        self.last = (self.clock.monotonic(), 0);
         if self.style == Style::Json {
             return self.json(json!({
                 "event": "ready", "services": rows, "gateway": gateway, "control": control,
@@ -102,7 +103,7 @@ impl Show {
     pub(super) fn progress(&mut self, figures: &Figures, outages: &Outages) {
         let now = self.clock.monotonic();
         let orders = figures.orders();
-        let (before, earlier) = self.last.replace((now, orders)).unwrap_or((now, 0));
+        let (before, earlier) = std::mem::replace(&mut self.last, (now, orders));
         let seconds = now.saturating_sub(before).as_secs_f64();
         let rate = if seconds > 0.0 {
             orders.saturating_sub(earlier) as f64 / seconds

@@ -17,7 +17,8 @@ pub(crate) enum FieldKind {
     HopByHop,
     /// Says where a request came from or what it was rewritten to; only the gateway's word counts.
     Forwarding,
-    /// `X-Auth-…`: says who asks; only the gateway's word counts.
+    /// `X-Auth-…` says who asks, and only the gateway's word counts; `X-Service-Key` is what services
+    /// show one another, and nobody outside is one.
     Identity,
     RequestId,
     TraceParent,
@@ -141,7 +142,7 @@ fn classify(name: &[u8]) -> FieldKind {
         }
     }
     let lower = &lower[..length];
-    let kind = if lower.starts_with(b"x-auth-") {
+    let kind = if lower.starts_with(b"x-auth-") || lower == b"x-service-key" {
         Identity
     } else if lower.starts_with(b"x-forwarded-") {
         Forwarding
@@ -209,6 +210,8 @@ mod tests {
             ("X_Forwarded-For", Twin),
             ("x-auth-subject", Identity),
             ("X_AUTH_ROLE", Twin),
+            ("X-Service-Key", Identity),
+            ("x_service_key", Twin),
             ("x-authority", Other),
             ("accept_encoding", EndToEnd),
             ("my_header", Other),

@@ -4,5 +4,6 @@
 #![warn(missing_docs)]
 
 pub mod blob;
+pub mod bus;
 pub mod cache;
 pub mod kv;

@@ -11,6 +11,8 @@ use sinew_engine::kv::{
 
 #[path = "engine/blob.rs"]
 mod blob;
+#[path = "engine/bus.rs"]
+mod bus;
 #[path = "engine/cache.rs"]
 mod cache;
 

@@ -1,0 +1,143 @@
+use std::{collections::BTreeMap, time::Duration};
+
+/// How far a group is, as it must survive a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Of each partition of the topic.
+    pub partitions: Vec<PartitionSnapshot>,
+}
+
+/// How far a group is in one partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartitionSnapshot {
+    /// Everything below this offset is settled.
+    pub cursor: u64,
+    /// What is settled above: start → end, disjoint, not touching.
+    pub settled: BTreeMap<u64, u64>,
+    /// Messages that were delivered and will be again.
+    pub retries: BTreeMap<u64, Retry>,
+    /// Messages that the topic dropped although they were not settled.
+    pub lost: u64,
+}
+
+impl Snapshot {
+    /// Of a group that begins at these offsets.
+    pub fn starting(offsets: impl IntoIterator<Item = u64>) -> Self {
+        let at = |cursor| PartitionSnapshot {
+            cursor,
+            ..PartitionSnapshot::default()
+        };
+        Self {
+            partitions: offsets.into_iter().map(at).collect(),
+        }
+    }
+}
+
+/// A message that was delivered and will be again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retry {
+    /// Deliveries so far.
+    pub attempts: u32,
+    /// How long it waits from now.
+    pub wait: Duration,
+}
+
+/// What a group has settled of one partition. Invariant: the ranges of `settled` are disjoint, do not touch,
+/// and lie in `cursor..`; their number is bounded by that of the unsettled messages between them.
+#[derive(Clone, Debug)]
+pub(super) struct Progress {
+    pub(super) cursor: u64,
+    pub(super) loaded: u64,
+    settled: BTreeMap<u64, u64>,
+    /// Of messages that are not loaded yet.
+    pub(super) retries: BTreeMap<u64, Retry>,
+    pub(super) lost: u64,
+}
+
+impl Progress {
+    pub(super) fn new(snapshot: PartitionSnapshot) -> Self {
+        let PartitionSnapshot {
+            cursor,
+            settled,
+            retries,
+            lost,
+        } = snapshot;
+        Self {
+            cursor,
+            loaded: cursor,
+            settled,
+            retries,
+            lost,
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> PartitionSnapshot {
+        PartitionSnapshot {
+            cursor: self.cursor,
+            settled: self.settled.clone(),
+            retries: self.retries.clone(),
+            lost: self.lost,
+        }
+    }
+
+    /// How many offsets from the cursor up to `end` are settled.
+    pub(super) fn settled_above(&self, end: u64) -> u64 {
+        self.settled
+            .iter()
+            .map(|(start, stop)| (*stop).min(end).saturating_sub(*start))
+            .sum()
+    }
+
+    pub(super) fn is_settled(&self, offset: u64) -> bool {
+        let below = self.settled.range(..=offset).next_back();
+        offset < self.cursor || below.is_some_and(|(_, end)| offset < *end)
+    }
+
+    pub(super) fn settle(&mut self, offset: u64) {
+        if self.is_settled(offset) {
+            return;
+        }
+        let (mut start, mut end) = (offset, offset + 1);
+        if let Some((before, reaches)) = self.settled.range(..offset).next_back()
+            && *reaches == start
+        {
+            start = *before;
+        }
+        if let Some(after) = self.settled.remove(&end) {
+            end = after;
+        }
+        self.settled.insert(start, end);
+    }
+
+    /// Moves the cursor: up to `oldest`, which is not settled, or over all that was loaded.
+    pub(super) fn advance(&mut self, oldest: Option<u64>) {
+        self.cursor = self.cursor.max(oldest.unwrap_or(self.loaded));
+        // Ranges behind what is loaded come from a snapshot and stay until their messages are.
+        self.drop_below_cursor();
+    }
+
+    pub(super) fn trim(&mut self, first: u64) {
+        self.lost += first.saturating_sub(self.cursor) - self.settled_above(first);
+        self.cursor = self.cursor.max(first);
+        self.loaded = self.loaded.max(first);
+        self.drop_below_cursor();
+    }
+
+    pub(super) fn restart(&mut self, offset: u64) {
+        (self.cursor, self.loaded) = (offset, offset);
+        self.settled.clear();
+        self.retries.clear();
+    }
+
+    fn drop_below_cursor(&mut self) {
+        while let Some(first) = self.settled.first_entry()
+            && *first.key() < self.cursor
+        {
+            let end = first.remove();
+            if end > self.cursor {
+                self.settled.insert(self.cursor, end);
+            }
+        }
+        self.retries = self.retries.split_off(&self.cursor);
+    }
+}

@@ -1,0 +1,179 @@
+//! The conformance suite of [`Bus`](super::Bus): one case for each promise of the contract, run
+//! against every engine.
+//!
+//! An engine's tests implement [`Harness`] and [`Subject`], and call [`run`] once for each [`Group`].
+//! Cases that rest on something which the engine's [`Capability`](super::Capability) does not promise
+//! are listed as such in the output.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "this is test code that other crates' tests call"
+)]
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+
+use sinew_core::Timestamp;
+
+use super::{Bus, Capability};
+use stand::Stand;
+
+mod concurrency;
+mod deadletters;
+mod deliveries;
+mod durability;
+mod publishing;
+mod replay;
+mod retention;
+mod schedule;
+mod stand;
+mod topics;
+
+/// How the suite opens the engine under test.
+#[async_trait]
+pub trait Harness: Send + Sync + 'static {
+    /// A new, empty bus.
+    async fn create(&self) -> Box<dyn Subject>;
+
+    /// Whether [`Subject::pass`] moves a manual clock, so that no other time passes.
+    fn time_is_manual(&self) -> bool;
+}
+
+/// One bus under test. Dropping it may delete its data.
+#[async_trait]
+pub trait Subject: Send + Sync {
+    /// The open bus.
+    fn bus(&self) -> Arc<dyn Bus>;
+
+    /// Ends the bus and opens the same data again. Only asked of durable engines.
+    async fn reopen(&mut self, end: End);
+
+    /// Lets time pass, on both the wall clock and the monotonic one: moves the clock, or waits.
+    async fn pass(&self, time: Duration);
+
+    /// The wall-clock time of the engine.
+    fn now(&self) -> Timestamp;
+}
+
+/// How a bus ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It is closed.
+    Close,
+    /// It stops in the middle of whatever it does, as if its process had been killed.
+    Kill,
+}
+
+/// A part of the suite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Topics and what is published into them.
+    Publishing,
+    /// Groups, acks, redelivery, order, dead letters.
+    Delivery,
+    /// Due times.
+    Schedule,
+    /// Seeking and reading.
+    Replay,
+    /// What goes when.
+    Retention,
+    /// What a reopened bus still knows.
+    Durability,
+    /// Many tasks at once.
+    Concurrency,
+}
+
+#[derive(Clone)]
+struct Case {
+    name: &'static str,
+    /// The promise that the case checks, in the contract's words.
+    clause: &'static str,
+    needs: Needs,
+    run: fn(Stand) -> CaseFuture,
+}
+
+type CaseFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What an engine must promise for a case to make sense.
+#[derive(Clone, Copy, Debug)]
+enum Needs {
+    Nothing,
+    Durable,
+    DurableDelay,
+    DurableDeduplication,
+    Delay,
+    NoDelay,
+    Deduplication,
+    Replay,
+    AtomicPublish,
+    KeepsUnsettled,
+}
+
+impl Needs {
+    fn met(self, capability: &Capability) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Durable => capability.durable,
+            Self::DurableDelay => capability.durable && capability.delay,
+            Self::DurableDeduplication => capability.durable && capability.deduplication,
+            Self::Delay => capability.delay,
+            Self::NoDelay => !capability.delay,
+            Self::Deduplication => capability.deduplication,
+            Self::Replay => capability.replay,
+            Self::AtomicPublish => capability.atomic_publish,
+            Self::KeepsUnsettled => capability.keeps_unsettled,
+        }
+    }
+}
+
+/// `case!(function, Needs, "clause")`: a [`Case`] named after its function.
+macro_rules! case {
+    ($run:ident, $needs:ident, $clause:literal) => {
+        $crate::bus::suite::Case {
+            name: stringify!($run),
+            clause: $clause,
+            needs: $crate::bus::suite::Needs::$needs,
+            run: |stand| Box::pin($run(stand)),
+        }
+    };
+}
+use case;
+
+/// A case that takes longer than this hangs.
+const CASE_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Runs the cases of one group, each on a bus of its own, and panics with the list of those that
+/// failed. `SINEW_SUITE_CASE=name` in the environment runs only the cases whose name contains it.
+/// Wants tokio's multi-thread runtime.
+pub async fn run(group: Group, harness: Arc<dyn Harness>) {
+    let cases = match group {
+        Group::Publishing => [topics::cases(), publishing::cases()].concat(),
+        Group::Delivery => [deliveries::cases(), deadletters::cases()].concat(),
+        Group::Schedule => schedule::cases(),
+        Group::Replay => replay::cases(),
+        Group::Retention => retention::cases(),
+        Group::Durability => durability::cases(),
+        Group::Concurrency => concurrency::cases(),
+    };
+    let only = std::env::var("SINEW_SUITE_CASE").unwrap_or_default();
+    let mut failed = Vec::new();
+    for case in cases.into_iter().filter(|case| case.name.contains(&only)) {
+        let stand = Stand::new(harness.clone()).await;
+        let capability = *stand.bus().capability();
+        if !case.needs.met(&capability) {
+            println!(
+                "{}: not for {}, needs {:?}",
+                case.name, capability.engine, case.needs
+            );
+            continue;
+        }
+        let running = tokio::time::timeout(CASE_TIMEOUT, tokio::spawn((case.run)(stand))).await;
+        match running {
+            Ok(Ok(())) => println!("{}: ok", case.name),
+            Ok(Err(_)) => failed.push(format!("{}: broken: {}", case.name, case.clause)),
+            Err(_) => failed.push(format!("{}: hangs: {}", case.name, case.clause)),
+        }
+    }
+    assert!(failed.is_empty(), "{group:?}:\n{}", failed.join("\n"));
+}

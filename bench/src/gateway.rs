@@ -27,7 +27,7 @@ const CONTROL: u16 = 19070;
 const BODIES: [usize; 2] = [128, 10_240];
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let (rounds, seconds) = if options.quick { (3, 1) } else { (11, 2) };
+    let (rounds, seconds) = if options.quick { (5, 1) } else { (31, 1) };
     let folder = tempfile::tempdir()?;
     let _upstream = start_upstream(folder.path())?;
     let node = Node::start(PROXY_CORE, SINEW, CONTROL, "/**", "upstream")?;

@@ -44,7 +44,8 @@ impl Node {
             config.to_string_lossy(),
         ];
         let command: Vec<&str> = command.iter().map(AsRef::as_ref).collect();
-        let process = Process::start("sinew", core, &command, control_port)?;
+        let mut process = Process::start("sinew", core, &command, control_port)?;
+        process.wait_for(gateway_port)?;
         let token = fs::read_to_string(folder.join("admin-token"))?
             .trim()
             .to_owned();

@@ -38,17 +38,23 @@ impl Process {
             child,
             name: name.to_owned(),
         };
+        process.wait_for(port)?;
+        Ok(process)
+    }
+
+    /// Waits until the program accepts connections on this port too.
+    pub(crate) fn wait_for(&mut self, port: u16) -> Result<()> {
         let start = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            if let Some(status) = process.child.try_wait()? {
-                bail!("{name} ended at once: {status} ({})", command.join(" "));
+            if let Some(status) = self.child.try_wait()? {
+                bail!("{} ended at once: {status}", self.name);
             }
             if start.elapsed() > Duration::from_secs(10) {
-                bail!("{name} does not listen on port {port} after 10 s");
+                bail!("{} does not listen on port {port} after 10 s", self.name);
             }
             thread::sleep(Duration::from_millis(20));
         }
-        Ok(process)
+        Ok(())
     }
 
     /// User and system time of the process and its direct children so far.

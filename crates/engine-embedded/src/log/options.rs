@@ -4,7 +4,7 @@ use sinew_core::Result;
 
 use super::{
     FailedSync, error,
-    frame::{self, LogId},
+    frame,
     header,
 };
 
@@ -33,8 +33,9 @@ pub struct Options {
     pub full_retry: Duration,
     /// What happens after a failed sync.
     pub failed_sync: FailedSync,
-    /// The identity of a log that is made, for tests that need the same bytes twice.
-    pub(super) identity: Option<LogId>,
+    /// What tells a log that is made from all others, when it shall not be random: for tests that
+    /// need the same bytes twice.
+    pub identity: Option<[u8; 16]>,
 }
 
 impl Default for Options {

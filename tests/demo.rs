@@ -6,9 +6,9 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::harness::{Program, alive, http, http_until, until};
+use crate::harness::{Program, alive, http, http_until, read, until};
 
 /// A demo on free ports that speaks JSON.
 fn demo(more: &[&str]) -> Program {
@@ -246,4 +246,47 @@ async fn a_run_on_the_data_of_one_that_was_killed_is_clean() {
     let ended = second.ended().await;
     assert_eq!(ended.code, Some(0), "{summary:#}\n{}", ended.err);
     assert_eq!(summary["falls"], 0, "{summary:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failure_that_nothing_explains_is_told_and_is_code_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let mut demo = demo(&["--shoppers", "2", "--data", data]);
+    let ready = demo.event("ready").await;
+    let api = format!("{}/api", ready["gateway"].as_str().unwrap());
+    demo.event("progress").await;
+    // The bank stops answering, while every process is alive and well.
+    let password = read(folder.path().join("shop/users-admin-password"));
+    let login = json!({ "email": "admin@shop.example", "password": password });
+    let url = format!("{api}/users/login");
+    let login = http_until(200, "POST", &url, &[], Some(login)).await;
+    let bearer = format!("Bearer {}", login["access_token"].as_str().unwrap());
+    let headers = [("authorization", bearer.as_str())];
+    let bank = format!("{api}/payments/bank");
+    let switch = |outage: bool| Some(json!({ "outage": outage }));
+    http_until(200, "PUT", &bank, &headers, switch(true)).await;
+    let unpaid = folder.path().join("shop/orders.db");
+    let unpaid = || {
+        let orders = rusqlite::Connection::open(&unpaid).unwrap();
+        let query = "SELECT count(*) FROM orders WHERE failure = 'payment_unavailable'";
+        orders
+            .query_row(query, [], |row| row.get::<_, i64>(0))
+            .unwrap()
+            > 0
+    };
+    until("an order fails for want of a bank", unpaid).await;
+    http_until(200, "PUT", &bank, &headers, switch(false)).await;
+    demo.signal(Signal::SIGTERM);
+    let summary = demo.event("summary").await;
+    let ended = demo.ended().await;
+    assert_eq!(ended.code, Some(1), "{summary:#}\n{}", ended.err);
+    assert_eq!(summary["audit"]["ok"], true, "{summary:#}");
+    let traffic = &summary["traffic"];
+    assert!(
+        traffic["errors_unexpected"].as_u64().unwrap() > 0,
+        "{traffic:#}"
+    );
+    let samples = traffic["samples"].to_string();
+    assert!(samples.contains("order and pay: 503"), "{samples}");
 }

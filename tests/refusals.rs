@@ -144,3 +144,17 @@ async fn wrong_usage_is_code_2() {
         assert_eq!(ended.code, Some(2), "{SINEW} {args:?}\n{}", ended.err);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_cannot_start_is_named_with_its_last_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    // A folder lies where the database should be.
+    std::fs::create_dir_all(folder.path().join("shop/carts.db")).unwrap();
+    let free = "127.0.0.1:0";
+    let ended = sinew(&["demo", "--data", data, "--gateway", free, "--control", free]).await;
+    assert_eq!(ended.code, Some(1), "{}", ended.err);
+    for said in ["carts-1", "carts.db", "logs"] {
+        assert!(ended.err.contains(said), "{said}: {}", ended.err);
+    }
+}

@@ -87,7 +87,7 @@ async fn demo(args: Args) -> Result<bool> {
     let platform = Platform::start(folder.path(), args.gateway, args.control).await?;
     let services = Services::start(&folder, &platform, &args.replicas, args.seed).await?;
     let outages = Arc::new(Outages::new(clock.clone(), OUTAGE_GRACE));
-    let watch = Watch::start(&services, &platform, outages.clone());
+    let mut watch = Watch::start(&services, &platform, outages.clone());
 
     let healthy = tokio::select! {
         healthy = services.healthy(&platform, &clock, START_LIMIT) => healthy,
@@ -137,6 +137,7 @@ async fn demo(args: Args) -> Result<bool> {
         tokio::select! {
             () = finished => break,
             () = stop.asked() => break,
+            note = watch.note() => show.say(&note),
             () = clock.sleep(show.pace()) => {
                 if let Some(shoppers) = &shoppers {
                     show.progress(&shoppers.figures(), &outages);

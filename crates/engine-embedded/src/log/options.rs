@@ -2,11 +2,7 @@ use std::time::Duration;
 
 use sinew_core::Result;
 
-use super::{
-    FailedSync, error,
-    frame,
-    header,
-};
+use super::{FailedSync, error, frame, header};
 
 /// How a log behaves.
 #[derive(Clone, Debug)]

@@ -50,8 +50,10 @@ enum Next {
 
 /// How much is read at once from a client.
 pub(crate) const READ: usize = 8 << 10;
-const LINGER: Millis = 1_000;
-const MOST_LINGERING: usize = 1 << 20;
+/// How long that may take: as a whole, between two reads, and as a whole while the gateway drains.
+const LINGER: Millis = 30_000;
+const LINGER_BETWEEN: Millis = 5_000;
+const LINGER_DRAINING: Millis = 1_000;
 
 impl Client {
     fn new(stream: TcpStream, peer: SocketAddr, timer: Timer) -> Self {
@@ -250,26 +252,37 @@ async fn reply(
     }
 }
 
-/// Ends the connection in both directions, gently and within bounds.
+/// Ends the connection in both directions, gently and within bounds: what the client still sends is
+/// read and dropped.
 async fn linger(worker: &Worker, mut client: Client) {
-    let due = client.timer.now() + LINGER;
-    let Client { stream, timer, .. } = &mut client;
+    let begun = client.timer.now();
+    if client.stream.shutdown().await.is_err() {
+        return;
+    }
     let mut scratch = worker.scratch();
-    let read_rest = async {
-        if stream.shutdown().await.is_err() {
-            return;
-        }
-        let mut rest = MOST_LINGERING;
-        while rest > 0 {
-            let read = std::future::poll_fn(|cx| scratch.input.poll_fill(stream, READ, cx)).await;
-            match read {
-                Ok(0) | Err(_) => return,
-                Ok(count) => rest = rest.saturating_sub(count),
+    let Client { stream, timer, .. } = &mut client;
+    let mut heard = begun;
+    std::future::poll_fn(|cx| {
+        loop {
+            let whole = if worker.draining() {
+                LINGER_DRAINING
+            } else {
+                LINGER
+            };
+            let due = (begun + whole).min(heard + LINGER_BETWEEN);
+            match scratch.input.poll_fill(stream, READ, cx) {
+                Poll::Ready(Ok(1..)) if timer.now() < due => heard = timer.now(),
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => {
+                    return match timer.arm(due, cx) {
+                        Ok(()) => Poll::Pending,
+                        Err(Elapsed) => Poll::Ready(()),
+                    };
+                }
             }
             scratch.input.clear();
         }
-    };
-    // Late or not, the connection is closed now.
-    let _ = timer.before(due, read_rest).await;
+    })
+    .await;
     worker.give_back(scratch);
 }

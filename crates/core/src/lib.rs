@@ -1,5 +1,5 @@
-//! The ground that every crate of Sinew stands on: names and ids, time, errors, backoff, balancing
-//! and graceful drain. It knows nothing of HTTP, storage or any block.
+//! The ground that every crate of Sinew stands on: names and ids, time, errors, backoff, balancing,
+//! graceful drain, and times and sizes as people write them. It knows nothing of HTTP, storage or any block.
 
 #![warn(missing_docs)]
 
@@ -10,6 +10,7 @@ mod drain;
 mod error;
 mod id;
 mod name;
+pub mod units;
 
 pub use backoff::Backoff;
 pub use balance::least_loaded_of_two;

@@ -1,8 +1,9 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use sinew_core::units;
 
-use crate::{route::Route, units};
+use crate::route::Route;
 
 /// How the gateway listens and what it allows: the `[gateway]` table of `sinew.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -37,7 +37,6 @@ mod scratch;
 mod server;
 mod timer;
 mod trace;
-mod units;
 mod upstream;
 mod worker;
 

@@ -1,9 +1,9 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use sinew_core::{Error, Kind, Name, Result};
+use sinew_core::{Error, Kind, Name, Result, units};
 
-use crate::{path, units};
+use crate::path;
 
 /// One route: which requests it takes, and what becomes of them. In `sinew.toml` a `[[routes]]`
 /// table; in the control API an object of `/v1/routes`.

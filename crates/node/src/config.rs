@@ -4,7 +4,6 @@
 
 mod document;
 mod layers;
-mod units;
 
 use std::{
     ffi::OsString,

@@ -4,10 +4,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Deserializer, de};
 use sinew_coordination::registry;
-use sinew_core::Name;
+use sinew_core::{Name, units};
 use sinew_gateway::{GatewayConfig, Route};
 
-use super::{Config, JwtConfig, ServiceUrl, units};
+use super::{Config, JwtConfig, ServiceUrl};
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -25,7 +25,7 @@ pub(super) struct Document {
 #[serde(deny_unknown_fields, default)]
 struct NodeTable {
     data: PathBuf,
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(with = "units::duration")]
     drain: Duration,
 }
 
@@ -44,7 +44,7 @@ struct EnginesTable {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct RegistryTable {
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(with = "units::duration")]
     default_ttl: Duration,
     instances_per_service: usize,
     instances: usize,
@@ -63,7 +63,7 @@ struct JwtTable {
     audience: String,
     jwks: ServiceUrl,
     revoked: Option<ServiceUrl>,
-    #[serde(deserialize_with = "units::duration", default = "refresh")]
+    #[serde(with = "units::duration", default = "refresh")]
     refresh: Duration,
 }
 

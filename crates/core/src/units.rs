@@ -1,4 +1,5 @@
-//! Durations and sizes as people write them in `sinew.toml`: `"250ms"`, `"15s"`, `"1MiB"`.
+//! Times and sizes as people write them in `sinew.toml`: `"250ms"`, `"15s"`, `"1MiB"`. For serde's
+//! `with`: `#[serde(with = "sinew_core::units::duration")]`.
 
 use std::time::Duration;
 
@@ -27,15 +28,18 @@ fn format(value: u64, units: &[(&str, u64)]) -> String {
     format!("{}{unit}", value / factor)
 }
 
-pub(crate) mod duration {
+/// A `Duration` as a whole number and `ms`, `s`, `m` or `h`.
+pub mod duration {
     use super::*;
 
-    pub(crate) fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    /// Writes the largest unit that leaves no rest.
+    pub fn serialize<S: Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
         let millis = u64::try_from(value.as_millis()).unwrap_or(u64::MAX);
         to.serialize_str(&format(millis, TIMES))
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    /// Reads it; the error says how to write one.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(from)?;
         parse(&text, TIMES)
             .map(Duration::from_millis)
@@ -47,14 +51,17 @@ pub(crate) mod duration {
     }
 }
 
-pub(crate) mod size {
+/// Bytes as a whole number and `B`, `KiB`, `MiB` or `GiB`.
+pub mod size {
     use super::*;
 
-    pub(crate) fn serialize<S: Serializer>(value: &u64, to: S) -> Result<S::Ok, S::Error> {
+    /// Writes the largest unit that leaves no rest.
+    pub fn serialize<S: Serializer>(value: &u64, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(&format(*value, SIZES))
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    /// Reads it; the error says how to write one.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
         let text = String::deserialize(from)?;
         parse(&text, SIZES).ok_or_else(|| {
             D::Error::custom(format!(
@@ -70,12 +77,19 @@ mod tests {
 
     #[test]
     fn reads_what_it_writes() {
-        for (text, value) in [("0ms", 0), ("250ms", 250), ("15s", 15_000), ("2m", 120_000)] {
+        for (text, value) in [
+            ("0ms", 0),
+            ("250ms", 250),
+            ("15s", 15_000),
+            ("2m", 120_000),
+            ("1h", 3_600_000),
+        ] {
             assert_eq!(
                 (parse(text, TIMES), format(value, TIMES).as_str()),
                 (Some(value), text)
             );
         }
+        assert_eq!(parse("2 m", TIMES), Some(120_000));
         assert_eq!(parse("1MiB", SIZES), Some(1 << 20));
         assert_eq!(format(1 << 20, SIZES), "1MiB");
         for bad in [

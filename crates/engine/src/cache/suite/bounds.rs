@@ -128,7 +128,10 @@ async fn expired_items_give_their_room_back(stand: Stand) {
     // The dead made room before any of the living had to.
     assert!(small.get("kept").await.is_some());
     let statistics = small.statistics().await;
-    assert!(statistics.evicted == 0 && statistics.expired >= 3, "{statistics:?}");
+    assert!(
+        statistics.evicted == 0 && statistics.expired >= 3,
+        "{statistics:?}"
+    );
 }
 
 async fn an_evicted_item_is_absent(stand: Stand) {

@@ -92,27 +92,34 @@ impl Store {
         fs::create_dir_all(dir)?;
         check_format(dir)?;
         let path = dir.join("store.redb");
+        // A new file gets its name when it is whole: one that the power cut short in its making
+        // would be taken for damage.
+        let draft = dir.join("store.redb.new");
+        let new = !path.try_exists()?;
         let file = File::options()
             .read(true)
             .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)?;
+            .create(new)
+            .truncate(new)
+            .open(if new { &draft } else { &path })?;
         let disk = Disk::new(file, options.sync_failure.clone(), options.faults.clone())?;
         let database = Builder::new()
             .set_cache_size(options.cache_bytes)
             .create_with_backend(disk)?;
-        // The file's name must survive a power cut as its content does.
-        sync_dir(dir)?;
-        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            sync_dir(parent)?;
-        }
         let store = Self { database };
         // Makes the tables, so that readers always find them.
         store.write(true, |tables| {
             tables.changed = tables.fresh;
             Ok(())
         })?;
+        if new {
+            fs::rename(&draft, &path)?;
+        }
+        // The file's name must survive a power cut as its content does.
+        sync_dir(dir)?;
+        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            sync_dir(parent)?;
+        }
         Ok(store)
     }
 

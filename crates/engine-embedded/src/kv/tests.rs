@@ -361,6 +361,22 @@ async fn garbage_is_refused() {
 }
 
 #[tokio::test]
+async fn a_store_that_was_cut_short_in_its_making_is_made_again() {
+    let stand = stand(Options::default());
+    stand.kv.close().await.unwrap();
+    let file = |name: &str| stand.dir.path().join(name);
+    assert!(!file("store.redb.new").exists(), "a draft is left");
+    std::fs::remove_file(file("store.redb")).unwrap();
+    std::fs::write(file("store.redb.new"), vec![0xa5; 5_000]).unwrap();
+    let kv = stand.open_again().unwrap();
+    put(&kv, "key", "value").await.unwrap();
+    kv.close().await.unwrap();
+    assert!(!file("store.redb.new").exists(), "a draft is left");
+    let kept = stand.open_again().unwrap().get(b"key").await.unwrap();
+    assert_eq!(kept.unwrap().value, "value");
+}
+
+#[tokio::test]
 async fn the_history_stays_within_its_bounds() {
     let retention = sinew_engine::kv::Retention {
         commits: 64,

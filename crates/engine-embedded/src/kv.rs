@@ -29,6 +29,8 @@ mod transaction;
 mod writer;
 
 #[cfg(test)]
+mod power_loss;
+#[cfg(test)]
 mod tests;
 
 /// The embedded [`Kv`]: one file under a data folder, one thread that writes it.

@@ -2,13 +2,17 @@ use std::{fmt, io, process, sync::Arc, time::Duration};
 
 use sinew_engine::kv::Retention;
 
-use super::store::Faults;
+use super::store::{Faults, RECORD_BYTES};
+use crate::log;
 
 /// How an [`EmbeddedKv`](super::EmbeddedKv) behaves. The defaults suit a node of 40 MB.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Memory for pages of the file, bytes. The kernel caches them too.
     pub cache_bytes: usize,
+    /// What is written is collected in memory up to this size, bytes, before it goes into the index;
+    /// while that lags behind, up to two and a half times as much.
+    pub layer_bytes: usize,
     /// History kept in the file. It may be exceeded by a sixteenth, so that it is trimmed in strokes.
     pub retention: Retention,
     /// Of the history, the newest part that is in memory for watchers.
@@ -25,13 +29,18 @@ pub struct Options {
     pub reserve_bytes: u64,
     /// What happens after a failed fsync.
     pub sync_failure: SyncFailure,
+    pub(super) log: log::Options,
     pub(super) faults: Arc<Faults>,
+    /// A disk that loses power, instead of the machine's.
+    #[cfg(test)]
+    pub(super) simulated: Option<crate::storage::SimulatedStorage>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             cache_bytes: 8 << 20,
+            layer_bytes: 8 << 20,
             retention: Retention {
                 commits: 100_000,
                 bytes: 64 << 20,
@@ -46,7 +55,13 @@ impl Default for Options {
             answer_timeout: Duration::from_secs(30),
             reserve_bytes: 16 << 20,
             sync_failure: SyncFailure::default(),
+            log: log::Options {
+                record_bytes: RECORD_BYTES,
+                ..log::Options::default()
+            },
             faults: Arc::default(),
+            #[cfg(test)]
+            simulated: None,
         }
     }
 }

@@ -1,3 +1,5 @@
+//! Failures of the disk, the log and the index, as the store's callers see them.
+
 use std::io;
 
 use sinew_core::{Error, Kind};
@@ -7,6 +9,18 @@ use crate::kv::{change::Malformed, closed, unavailable};
 /// The file failed, not the request. Kinds: Unavailable, ResourceExhausted, DataLoss.
 #[derive(Debug)]
 pub(in crate::kv) struct StoreError(pub(in crate::kv) Error);
+
+impl From<Error> for StoreError {
+    /// An error of the log.
+    fn from(error: Error) -> Self {
+        Self(match error.code() {
+            "log.full" => disk_full().with_source(error),
+            // Both say more than could be said here.
+            "log.corrupt" | "log.version" => error,
+            _ => unavailable("the store's disk does not work").with_source(error),
+        })
+    }
+}
 
 pub(super) fn corrupt(message: &str) -> StoreError {
     StoreError(Error::new(

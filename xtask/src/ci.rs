@@ -26,7 +26,13 @@ pub(crate) fn run() -> Result<()> {
     licences()?;
     step(
         "cargo",
-        &["doc", "--workspace", "--no-deps", "--quiet"],
+        &[
+            "doc",
+            "--workspace",
+            "--no-deps",
+            "--all-features",
+            "--quiet",
+        ],
         &[("RUSTDOCFLAGS", "-D warnings")],
     )?;
     step(

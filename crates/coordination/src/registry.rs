@@ -3,7 +3,7 @@
 //! and the dialects of other registries read and watch.
 //!
 //! # Keys
-//! `registry/instance/<service>/<id>` holds one instance as JSON ([`keys`], [`model`]), attached to
+//! `registry/instance/<service>/<id>` holds one instance as JSON (`keys`, `model`), attached to
 //! a lease of its own whose time to live is the instance's. There is nothing else in the store: the
 //! lists, counts and indexes are made in memory from these keys.
 //!
@@ -11,7 +11,7 @@
 //! - An instance is listed exactly as long as its key exists. It goes with its lease, so nothing
 //!   here counts seconds, and after a restart of the store every instance has its full TTL again.
 //! - What readers see is some revision of the store, all of it, and never an older one than before.
-//!   Only the watch changes it ([`machine`]); a write waits for the watch to show it and changes
+//!   Only the watch changes it (`machine`); a write waits for the watch to show it and changes
 //!   nothing itself. A node therefore reads its own writes on return, unless the watch is down.
 //! - A reader is never blocked by, and never waits for, the store. With the store gone, readers keep
 //!   the last snapshot.
@@ -22,7 +22,7 @@
 //!
 //! # Costs
 //! A registration is one commit. The lease that it needs is taken from a few that were granted
-//! beforehand ([`spares`]). A heartbeat is one keep-alive, which writes nothing durable. A change is
+//! beforehand (`spares`). A heartbeat is one keep-alive, which writes nothing durable. A change is
 //! one copy of the list of its service.
 //!
 //! # Rejected

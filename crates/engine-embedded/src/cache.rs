@@ -6,7 +6,7 @@
 //!
 //! The room is one counter for all shards. A write takes what its item grows by *before* it stores it,
 //! so the items never weigh more than the capacity. When there is not enough it evicts: first what has
-//! expired, in whichever shard, then by the S3-FIFO rule ([`shard`]) in its own shard, then in the others.
+//! expired, in whichever shard, then by the S3-FIFO rule (`shard`) in its own shard, then in the others.
 //!
 //! moka was weighed and not taken: its bound is kept by later maintenance (a burst overshoots), a fresh
 //! item may be refused by its admission filter although the contract says that what was set is there, and its

@@ -1,8 +1,8 @@
-//! The conformance suite of [`Blob`](super::Blob): one case for each promise of the contract, run
+//! The conformance suite of [`Blob`]: one case for each promise of the contract, run
 //! against every engine.
 //!
 //! An engine's tests implement [`Harness`] and [`Subject`], and call [`run`] once for each [`Group`].
-//! Cases that rest on something which the engine's [`Capability`](super::Capability) does not promise
+//! Cases that rest on something which the engine's [`Capability`] does not promise
 //! are listed as such in the output.
 
 #![expect(
@@ -64,7 +64,7 @@ pub enum Group {
     Durability,
     /// Many tasks at once.
     Concurrency,
-    /// Random histories, compared step by step with [`MemoryBlob`](super::MemoryBlob).
+    /// Random histories, compared step by step with [`super::MemoryBlob`].
     Model,
 }
 

@@ -1,8 +1,8 @@
-//! The conformance suite of [`Bus`](super::Bus): one case for each promise of the contract, run
+//! The conformance suite of [`Bus`]: one case for each promise of the contract, run
 //! against every engine.
 //!
 //! An engine's tests implement [`Harness`] and [`Subject`], and call [`run`] once for each [`Group`].
-//! Cases that rest on something which the engine's [`Capability`](super::Capability) does not promise
+//! Cases that rest on something which the engine's [`Capability`] does not promise
 //! are listed as such in the output.
 
 #![expect(

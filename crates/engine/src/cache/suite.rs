@@ -1,8 +1,8 @@
-//! The conformance suite of [`Cache`](super::Cache): one case for each promise of the contract, run
+//! The conformance suite of [`Cache`]: one case for each promise of the contract, run
 //! against every engine.
 //!
 //! An engine's tests implement [`Harness`] and [`Subject`], and call [`run`] once for each [`Group`].
-//! Cases that rest on something which the engine's [`Capability`](super::Capability) does not promise
+//! Cases that rest on something which the engine's [`Capability`] does not promise
 //! are listed as such in the output.
 
 #![expect(
@@ -56,7 +56,7 @@ pub enum Group {
     Bounds,
     /// Many tasks at once.
     Concurrency,
-    /// Random histories, compared step by step with [`MemoryCache`](super::MemoryCache).
+    /// Random histories, compared step by step with [`super::MemoryCache`].
     Model,
 }
 

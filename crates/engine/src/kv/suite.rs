@@ -66,7 +66,7 @@ pub enum Group {
     Durability,
     /// Many tasks at once: linearizability, serialisable transactions.
     Concurrency,
-    /// Random histories, compared step by step with [`MemoryKv`](super::MemoryKv).
+    /// Random histories, compared step by step with [`super::MemoryKv`].
     Model,
 }
 

@@ -20,7 +20,7 @@ pub enum Input {
     Load {
         /// The partition.
         partition: u32,
-        /// The messages, from [`Group::wanted`] on.
+        /// The messages, from [`super::Group::wanted`] on.
         messages: Vec<(u64, Option<Bytes>)>,
         /// The next offset to load.
         until: u64,

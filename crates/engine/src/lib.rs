@@ -7,3 +7,5 @@ pub mod blob;
 pub mod bus;
 pub mod cache;
 pub mod kv;
+#[cfg(feature = "suite")]
+mod suite;

@@ -10,7 +10,7 @@
     reason = "this is test code that other crates' tests call"
 )]
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -60,16 +60,7 @@ pub enum Group {
     Model,
 }
 
-#[derive(Clone)]
-struct Case {
-    name: &'static str,
-    /// The promise that the case checks, in the contract's words.
-    clause: &'static str,
-    needs: Needs,
-    run: fn(Stand) -> CaseFuture,
-}
-
-type CaseFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Case = crate::suite::Case<Stand, Needs>;
 
 /// What an engine must promise for a case to make sense.
 #[derive(Clone, Copy, Debug)]
@@ -100,9 +91,6 @@ macro_rules! case {
 }
 use case;
 
-/// A case that takes longer than this hangs.
-const CASE_TIMEOUT: Duration = Duration::from_secs(300);
-
 /// Runs the cases of one group, each on a cache of its own, and panics with the list of those that
 /// failed. `SINEW_SUITE_CASE=name` in the environment runs only the cases whose name contains it.
 /// Wants tokio's multi-thread runtime.
@@ -114,24 +102,10 @@ pub async fn run(group: Group, harness: Arc<dyn Harness>) {
         Group::Concurrency => concurrency::cases(),
         Group::Model => model::cases(),
     };
-    let only = std::env::var("SINEW_SUITE_CASE").unwrap_or_default();
-    let mut failed = Vec::new();
-    for case in cases.into_iter().filter(|case| case.name.contains(&only)) {
-        let stand = Stand::new(harness.clone()).await;
+    let stand = async || Stand::new(harness.clone()).await;
+    crate::suite::run(group, cases, stand, |stand, needs| {
         let capability = *stand.cache().capability();
-        if !case.needs.met(&capability) {
-            println!(
-                "{}: not for {}, needs {:?}",
-                case.name, capability.engine, case.needs
-            );
-            continue;
-        }
-        let running = tokio::time::timeout(CASE_TIMEOUT, tokio::spawn((case.run)(stand))).await;
-        match running {
-            Ok(Ok(())) => println!("{}: ok", case.name),
-            Ok(Err(_)) => failed.push(format!("{}: broken: {}", case.name, case.clause)),
-            Err(_) => failed.push(format!("{}: hangs: {}", case.name, case.clause)),
-        }
-    }
-    assert!(failed.is_empty(), "{group:?}:\n{}", failed.join("\n"));
+        (capability.engine, needs.met(&capability))
+    })
+    .await;
 }

@@ -21,6 +21,11 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(*factor)
 }
 
+/// Reads a time like `250ms`.
+pub fn read_duration(text: &str) -> Option<Duration> {
+    parse(text, TIMES).map(Duration::from_millis)
+}
+
 /// The largest unit that shows `value` without a rest.
 fn format(value: u64, units: &[(&str, u64)]) -> String {
     let exact = |(_, factor): &&(&str, u64)| value != 0 && value.is_multiple_of(*factor);

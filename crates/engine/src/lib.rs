@@ -6,6 +6,9 @@
 pub mod blob;
 pub mod bus;
 pub mod cache;
+mod health;
 pub mod kv;
 #[cfg(feature = "suite")]
 mod suite;
+
+pub use health::Health;

@@ -16,6 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sinew-token", &["sinew-core"]),
     ("sinew-engine", &["sinew-core"]),
     ("sinew-engine-embedded", &["sinew-core", "sinew-engine"]),
+    ("sinew-engine-external", &["sinew-core", "sinew-engine"]),
     ("sinew-coordination", &["sinew-core", "sinew-engine"]),
     ("sinew-launcher", &["sinew-core"]),
     ("sinew-gateway", &["sinew-core", "sinew-token"]),
@@ -39,8 +40,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "sinew",
         &["sinew-core", "sinew-node", "sinew-launcher", "shop"],
     ),
+    ("sinew-testbed", &[]),
     ("sinew-bench", &[]),
-    ("xtask", &[]),
+    ("xtask", &["sinew-testbed"]),
 ];
 
 /// Blocks and the waist speak no wire protocol.
@@ -56,7 +58,13 @@ const WIRE: &[&str] = &[
 ];
 
 /// Where errors may be untyped.
-const MAY_USE_ANYHOW: &[&str] = &["sinew-node", "sinew", "xtask", "sinew-bench"];
+const MAY_USE_ANYHOW: &[&str] = &[
+    "sinew-node",
+    "sinew",
+    "xtask",
+    "sinew-bench",
+    "sinew-testbed",
+];
 
 /// What nobody may pull in, however deep: a second TLS stack, a vulnerable crate, dead crates.
 const BANNED: &[&str] = &[

@@ -47,8 +47,8 @@ pub(crate) fn check() -> Result<Vec<String>> {
 /// The string literals in `text` that look like codes of an area that makes errors.
 fn codes_in(text: &str) -> impl Iterator<Item = String> {
     const AREAS: &[&str] = &[
-        "api", "bench", "blob", "bus", "cache", "config", "core", "demo", "gateway", "kv",
-        "launcher", "log", "node", "registry", "sdk", "shop", "token",
+        "api", "bench", "blob", "bus", "cache", "config", "core", "demo", "engine", "gateway",
+        "kv", "launcher", "log", "node", "registry", "sdk", "shop", "sql", "store", "token",
     ];
     // A flag stands beside the dotted name of its setting, which is no code.
     let code_lines = text
@@ -64,7 +64,7 @@ fn codes_in(text: &str) -> impl Iterator<Item = String> {
             let is_word = |word: &str| {
                 !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
             };
-            let is_file = ["rs", "md", "toml", "json", "db", "log"].contains(&rest);
+            let is_file = ["rs", "md", "toml", "json", "db", "log", "redb"].contains(&rest);
             if AREAS.contains(&area) && is_word(rest) && !is_file {
                 found.push(literal.to_owned());
             }

@@ -1,0 +1,1 @@
+//! `Kv` over PostgreSQL.

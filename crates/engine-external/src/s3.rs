@@ -1,0 +1,1 @@
+//! `Blob` over any S3.

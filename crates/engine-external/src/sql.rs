@@ -1,0 +1,1 @@
+//! `Sql` over SQLite, PostgreSQL and MariaDB or MySQL.

@@ -1,0 +1,12 @@
+//! The real servers that tests, benches and `cargo xtask engines` run Sinew over or beside: started from the
+//! system's packages, each in a folder and on a port of its own, and gone when dropped.
+//!
+//! Everything here blocks. It is no part of the product.
+
+mod ports;
+mod proxy;
+mod server;
+
+pub use ports::free_port;
+pub use proxy::Proxy;
+pub use server::{Program, Server, answers, find, run};

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Blob, Capability};
+use crate::suite::Promised;
 use stand::Stand;
 
 mod concurrency;
@@ -112,9 +113,9 @@ pub async fn run(group: Group, harness: Arc<dyn Harness>) {
         Group::Model => model::cases(),
     };
     let stand = async || Stand::new(harness.clone()).await;
-    crate::suite::run(group, cases, stand, |stand, needs| {
+    crate::suite::run("blob", group, cases, stand, |stand, needs| {
         let capability = *stand.blob().capability();
-        (capability.engine, needs.met(&capability))
+        Promised::new(capability.engine, &capability, needs.met(&capability))
     })
     .await;
 }

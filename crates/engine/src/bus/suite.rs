@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use sinew_core::Timestamp;
 
 use super::{Bus, Capability};
+use crate::suite::Promised;
 use stand::Stand;
 
 mod concurrency;
@@ -145,9 +146,9 @@ pub async fn run(group: Group, harness: Arc<dyn Harness>) {
         Group::Concurrency => concurrency::cases(),
     };
     let stand = async || Stand::new(harness.clone()).await;
-    crate::suite::run(group, cases, stand, |stand, needs| {
+    crate::suite::run("bus", group, cases, stand, |stand, needs| {
         let capability = *stand.bus().capability();
-        (capability.engine, needs.met(&capability))
+        Promised::new(capability.engine, &capability, needs.met(&capability))
     })
     .await;
 }

@@ -15,6 +15,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use super::{Cache, Capability};
+use crate::suite::Promised;
 use stand::Stand;
 
 mod bounds;
@@ -103,9 +104,9 @@ pub async fn run(group: Group, harness: Arc<dyn Harness>) {
         Group::Model => model::cases(),
     };
     let stand = async || Stand::new(harness.clone()).await;
-    crate::suite::run(group, cases, stand, |stand, needs| {
+    crate::suite::run("cache", group, cases, stand, |stand, needs| {
         let capability = *stand.cache().capability();
-        (capability.engine, needs.met(&capability))
+        Promised::new(capability.engine, &capability, needs.met(&capability))
     })
     .await;
 }

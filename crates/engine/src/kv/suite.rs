@@ -15,6 +15,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use super::{Capability, Kv, Retention};
+use crate::suite::Promised;
 use stand::Stand;
 
 mod compaction;
@@ -121,9 +122,9 @@ pub async fn run(group: Group, harness: Arc<dyn Harness>) {
         Group::Model => model::cases(),
     };
     let stand = async || Stand::new(harness.clone()).await;
-    crate::suite::run(group, cases, stand, |stand, needs| {
+    crate::suite::run("kv", group, cases, stand, |stand, needs| {
         let capability = *stand.kv().capability();
-        (capability.engine, needs.met(&capability))
+        Promised::new(capability.engine, &capability, needs.met(&capability))
     })
     .await;
 }

@@ -154,6 +154,12 @@ impl Group {
         self.partitions[index(position.partition)].is_settled(position.offset)
     }
 
+    /// Whether a delivery is under way: with its consumer, and not given back, late or settled.
+    pub fn is_current(&self, position: Position, token: u64) -> bool {
+        let state = self.messages.get(&position).map(|tracked| &tracked.state);
+        matches!(state, Some(State::InFlight { token: current, .. }) if *current == token)
+    }
+
     /// Offsets of a partition from the cursor up to its `end` that are not settled.
     pub fn owed(&self, partition: u32, end: u64) -> u64 {
         let progress = &self.partitions[index(partition)];

@@ -33,6 +33,36 @@ impl Snapshot {
     }
 }
 
+impl PartitionSnapshot {
+    /// Notes that a message is settled. For shells that replay what they made durable before there
+    /// is a machine again.
+    pub fn settle(&mut self, offset: u64) {
+        self.change(|progress| progress.settle(offset));
+    }
+
+    /// Notes that the topic no longer holds what lies below `first`.
+    pub fn trim(&mut self, first: u64) {
+        self.change(|progress| progress.trim(first));
+    }
+
+    /// Notes that the group goes on at this offset.
+    pub fn seek(&mut self, offset: u64) {
+        self.change(|progress| progress.restart(offset));
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Progress)) {
+        let mut progress = Progress::new(std::mem::take(self));
+        change(&mut progress);
+        progress.pass_settled();
+        *self = Self {
+            cursor: progress.cursor,
+            settled: progress.settled,
+            retries: progress.retries,
+            lost: progress.lost,
+        };
+    }
+}
+
 /// A message that was delivered and will be again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retry {
@@ -129,6 +159,22 @@ impl Progress {
         self.retries.clear();
     }
 
+    /// Moves the cursor over what is settled right behind it.
+    fn pass_settled(&mut self) {
+        while let Some(first) = self.settled.first_entry()
+            && *first.key() <= self.cursor
+        {
+            self.cursor = self.cursor.max(first.remove());
+        }
+        if self
+            .retries
+            .first_key_value()
+            .is_some_and(|(offset, _)| *offset < self.cursor)
+        {
+            self.retries = self.retries.split_off(&self.cursor);
+        }
+    }
+
     fn drop_below_cursor(&mut self) {
         while let Some(first) = self.settled.first_entry()
             && *first.key() < self.cursor
@@ -138,6 +184,35 @@ impl Progress {
                 self.settled.insert(self.cursor, end);
             }
         }
-        self.retries = self.retries.split_off(&self.cursor);
+        if self
+            .retries
+            .first_key_value()
+            .is_some_and(|(offset, _)| *offset < self.cursor)
+        {
+            self.retries = self.retries.split_off(&self.cursor);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_takes_what_was_made_durable_since() {
+        let mut snapshot = PartitionSnapshot::default();
+        for offset in [1, 3, 4, 0] {
+            snapshot.settle(offset);
+        }
+        let settled = BTreeMap::from([(3, 5)]);
+        assert_eq!((snapshot.cursor, &snapshot.settled), (2, &settled));
+        snapshot.retries.insert(2, Retry::default());
+        snapshot.trim(3);
+        assert_eq!((snapshot.cursor, snapshot.lost), (5, 1));
+        assert!(snapshot.settled.is_empty() && snapshot.retries.is_empty());
+        snapshot.seek(1);
+        snapshot.settle(7);
+        assert_eq!((snapshot.cursor, snapshot.lost), (1, 1));
+        assert_eq!(snapshot.settled, BTreeMap::from([(7, 8)]));
     }
 }

@@ -5,6 +5,8 @@
 
 pub mod blob;
 pub mod cache;
+#[allow(dead_code, reason = "its faces follow")]
+mod journal;
 mod kv;
 pub mod log;
 pub mod storage;

@@ -41,6 +41,8 @@ mod fatal;
 mod frame;
 mod header;
 mod options;
+#[allow(dead_code, reason = "the faces of the journal follow")]
+mod owned;
 mod pool;
 mod queue;
 mod reader;
@@ -60,6 +62,8 @@ use tokio::sync::watch;
 pub use checkpoint::Checkpoint;
 pub use fatal::FailedSync;
 pub use options::Options;
+#[allow(unused_imports, reason = "the faces of the journal follow")]
+pub(crate) use owned::{OwnedLog, Releaser};
 pub use reader::Reader;
 pub use recovery::Recovery;
 pub use repair::{Dropped, Repaired, repair};

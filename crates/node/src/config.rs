@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use crate::engines::KvUrl;
 use sinew_coordination::registry;
 use sinew_core::{Error, Kind, Name, Result};
 use sinew_gateway::{Auth, GatewayConfig, Router};
@@ -143,7 +144,7 @@ impl Config {
                 self.control
             )));
         }
-        check_engine(&self.kv).map_err(|why| {
+        KvUrl::parse(&self.kv).map_err(|why| {
             Error::new(
                 Kind::InvalidArgument,
                 "config.engine_unsupported",
@@ -219,18 +220,6 @@ impl Config {
             .unwrap_or(routes.len());
         let place = layers.locate(&["routes".into(), (culprit - 1).into()]);
         Err(invalid(format!("{place}{}", error.message())))
-    }
-}
-
-fn check_engine(url: &str) -> Result<(), String> {
-    match url.split_once(':') {
-        Some(("embedded", _)) => Ok(()),
-        Some((scheme @ ("postgres" | "postgresql" | "etcd"), _)) => Err(format!(
-            "this version has no {scheme} engine yet; use \"embedded:\" or \"embedded:FOLDER\""
-        )),
-        _ => Err(format!(
-            "{url:?} is not the URL of a key-value engine; use \"embedded:\" or \"embedded:FOLDER\""
-        )),
     }
 }
 

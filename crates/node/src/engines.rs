@@ -3,28 +3,96 @@
 use std::{path::Path, sync::Arc};
 
 use sinew_core::{Clock, Error, Kind, Result};
-use sinew_engine::kv::Kv;
+use sinew_engine::{Health, kv::Kv};
 use sinew_engine_embedded::{EmbeddedKv, Options};
+use tokio::sync::watch;
 
 /// The opened key-value engine.
-pub(crate) enum KvEngine {
-    Embedded(Arc<EmbeddedKv>),
+pub(crate) struct KvEngine {
+    kv: Arc<dyn Kv>,
+    health: watch::Receiver<Health>,
+    /// The one engine that must be closed before another process may open its files.
+    embedded: Option<Arc<EmbeddedKv>>,
+}
+
+/// What a URL of a key-value engine names.
+#[derive(Clone, Debug)]
+pub(crate) enum KvUrl {
+    /// `embedded:` or `embedded:FOLDER`.
+    Embedded(Option<String>),
+    #[cfg(feature = "postgres")]
+    Postgres(sinew_engine_external::Address),
+    #[cfg(feature = "etcd")]
+    Etcd(sinew_engine_external::Address),
+}
+
+impl KvUrl {
+    /// Reads a URL; says what is wrong with it.
+    pub(crate) fn parse(url: &str) -> Result<Self, String> {
+        match url.split_once(':') {
+            Some(("embedded", folder)) => Ok(Self::Embedded(
+                Some(folder.to_owned()).filter(|f| !f.is_empty()),
+            )),
+            #[cfg(feature = "postgres")]
+            Some(("postgres" | "postgresql", _)) => {
+                sinew_engine_external::postgres::PostgresKv::address(url)
+                    .map(Self::Postgres)
+                    .map_err(|why| why.to_string())
+            }
+            #[cfg(feature = "etcd")]
+            Some(("etcd", _)) => sinew_engine_external::etcd::EtcdKv::address(url)
+                .map(Self::Etcd)
+                .map_err(|why| why.to_string()),
+            #[cfg_attr(
+                all(feature = "postgres", feature = "etcd"),
+                expect(unreachable_patterns, reason = "a build may have all engines")
+            )]
+            Some((scheme @ ("postgres" | "postgresql" | "etcd"), _)) => Err(format!(
+                "this build has no {scheme} engine; build with `--features {feature}`, or use \"embedded:\"",
+                feature = scheme.trim_end_matches("ql"),
+            )),
+            _ => Err(format!(
+                "{url:?} is not the URL of a key-value engine; use \"embedded:\", \"embedded:FOLDER\", \
+                 \"postgres://HOST/DATABASE\" or \"etcd://HOST\""
+            )),
+        }
+    }
 }
 
 impl KvEngine {
-    /// Opens what `url` names; `embedded:` without a folder is `kv` in the data folder.
+    /// Opens what `url` names; `embedded:` without a folder is `kv` in the data folder. An engine behind the
+    /// network that is away is no error: its health tells.
     pub(crate) async fn open(url: &str, data: &Path, clock: Clock) -> Result<Self> {
-        let Some(folder) = url.strip_prefix("embedded:") else {
-            return Err(Error::new(
-                Kind::InvalidArgument,
-                "config.engine_unsupported",
-                format!("{url:?} is not the URL of an engine that this version has"),
-            ));
-        };
-        let folder = match folder {
-            "" => data.join("kv"),
-            folder => folder.into(),
-        };
+        let url = KvUrl::parse(url)
+            .map_err(|why| Error::new(Kind::InvalidArgument, "config.engine_unsupported", why))?;
+        match url {
+            KvUrl::Embedded(folder) => {
+                let folder = folder.map_or_else(|| data.join("kv"), Into::into);
+                Self::open_embedded(folder, clock).await
+            }
+            #[cfg(feature = "postgres")]
+            KvUrl::Postgres(address) => {
+                let kv = sinew_engine_external::postgres::PostgresKv::open(address, clock)?;
+                Ok(Self::external(kv.health(), kv))
+            }
+            #[cfg(feature = "etcd")]
+            KvUrl::Etcd(address) => {
+                let kv = sinew_engine_external::etcd::EtcdKv::open(address, clock)?;
+                Ok(Self::external(kv.health(), kv))
+            }
+        }
+    }
+
+    #[cfg(any(feature = "postgres", feature = "etcd"))]
+    fn external(health: watch::Receiver<Health>, kv: impl Kv) -> Self {
+        Self {
+            kv: Arc::new(kv),
+            health,
+            embedded: None,
+        }
+    }
+
+    async fn open_embedded(folder: std::path::PathBuf, clock: Clock) -> Result<Self> {
         let opened = tokio::task::spawn_blocking(move || {
             EmbeddedKv::open(folder, clock, Options::default())
         });
@@ -36,19 +104,30 @@ impl KvEngine {
             )
             .with_source(error)
         })??;
-        Ok(Self::Embedded(Arc::new(kv)))
+        let kv = Arc::new(kv);
+        // Its end is never read as a change: the last value stays.
+        let (_, health) = watch::channel(Health::Up);
+        Ok(Self {
+            kv: kv.clone(),
+            health,
+            embedded: Some(kv),
+        })
     }
 
     pub(crate) fn kv(&self) -> Arc<dyn Kv> {
-        match self {
-            Self::Embedded(kv) => kv.clone(),
-        }
+        self.kv.clone()
+    }
+
+    /// Whether it answers.
+    pub(crate) fn health(&self) -> watch::Receiver<Health> {
+        self.health.clone()
     }
 
     /// Writes what is left and lets others open it.
     pub(crate) async fn close(&self) -> Result<()> {
-        match self {
-            Self::Embedded(kv) => kv.close().await,
+        match &self.embedded {
+            Some(kv) => kv.close().await,
+            None => Ok(()),
         }
     }
 }

@@ -183,6 +183,7 @@ impl Parts {
             started,
             data: folder.path().to_owned(),
             kv: engine.kv(),
+            kv_health: engine.health(),
             registry: registry.clone(),
             gateway: gateway.clone(),
         };

@@ -1,19 +1,24 @@
 //! What the control API shows of the node.
 
-use std::{cmp::Reverse, fmt::Write, path::PathBuf, sync::Arc};
+use std::{cmp::Reverse, fmt::Write, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use sinew_api::rest::{NodeView, model};
 use sinew_coordination::registry::Registry;
 use sinew_core::{Clock, Result, Timestamp};
-use sinew_engine::kv::Kv;
+use sinew_engine::{Health, kv::Kv};
 use sinew_gateway::{Gateway, PathPattern, Route};
+use tokio::sync::watch;
+
+/// How long the status waits for the store's revision.
+const REVISION_WITHIN: Duration = Duration::from_secs(1);
 
 pub(crate) struct View {
     pub(crate) clock: Clock,
     pub(crate) started: Timestamp,
     pub(crate) data: PathBuf,
     pub(crate) kv: Arc<dyn Kv>,
+    pub(crate) kv_health: watch::Receiver<Health>,
     pub(crate) registry: Registry,
     pub(crate) gateway: Arc<Gateway>,
 }
@@ -30,10 +35,7 @@ impl NodeView for View {
             started_ms: self.started.as_millis(),
             uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
             data: self.data.display().to_string(),
-            kv: model::KvStatus {
-                engine: self.kv.capability().engine.to_owned(),
-                revision: self.kv.revision().await?,
-            },
+            kv: self.kv_status().await,
             gateway: model::GatewayStatus {
                 address: self.gateway.address().to_string(),
                 requests: gateway.requests,
@@ -56,6 +58,13 @@ impl NodeView for View {
 
     fn metrics(&self, text: &mut String) {
         text.push_str(&self.gateway.metrics_text());
+        let _ = write!(
+            text,
+            "# HELP sinew_engine_up Whether the engine answers.\n# TYPE sinew_engine_up gauge\n\
+             sinew_engine_up{{trait=\"kv\",engine=\"{}\"}} {}\n",
+            self.kv.capability().engine,
+            u8::from(self.kv_health.borrow().is_up()),
+        );
         let version = env!("CARGO_PKG_VERSION");
         let _ = write!(
             text,
@@ -72,6 +81,33 @@ impl NodeView for View {
                  # TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes {bytes}\n"
             );
         }
+    }
+}
+
+impl View {
+    async fn kv_status(&self) -> model::KvStatus {
+        let mut status = model::KvStatus {
+            engine: self.kv.capability().engine.to_owned(),
+            state: model::EngineState::Up,
+            since_ms: None,
+            reason: None,
+            revision: None,
+        };
+        match self.kv_health.borrow().clone() {
+            Health::Up => {}
+            Health::Starting => status.state = model::EngineState::Starting,
+            Health::Away { since, reason } => {
+                status.state = model::EngineState::Away;
+                status.since_ms = Some(since.as_millis());
+                status.reason = Some(reason);
+            }
+        }
+        if status.state == model::EngineState::Up {
+            // An engine that just went away must not take the status with it.
+            let revision = tokio::time::timeout(REVISION_WITHIN, self.kv.revision()).await;
+            status.revision = revision.ok().and_then(Result::ok);
+        }
+        status
     }
 }
 

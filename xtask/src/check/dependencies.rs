@@ -30,6 +30,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "sinew-token",
             "sinew-engine",
             "sinew-engine-embedded",
+            "sinew-engine-external",
             "sinew-coordination",
             "sinew-launcher",
             "sinew-gateway",

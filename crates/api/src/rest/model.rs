@@ -177,8 +177,29 @@ pub struct Status {
 pub struct KvStatus {
     /// Which engine it is.
     pub engine: String,
-    /// Its newest revision.
-    pub revision: u64,
+    /// Whether it answers.
+    pub state: EngineState,
+    /// Since when it does not, milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
+    /// Why it does not, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Its newest revision, when it tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+}
+
+/// Whether an engine answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineState {
+    /// It has not been reached yet.
+    Starting,
+    /// It answers.
+    Up,
+    /// It does not.
+    Away,
 }
 
 /// The node's gateway.

@@ -32,7 +32,10 @@ impl NodeView for FixedNode {
             data: "/data".into(),
             kv: model::KvStatus {
                 engine: "memory".into(),
-                revision: 3,
+                state: model::EngineState::Up,
+                since_ms: None,
+                reason: None,
+                revision: Some(3),
             },
             gateway: model::GatewayStatus {
                 address: "127.0.0.1:8080".into(),

@@ -46,10 +46,14 @@ pub(super) async fn list(inner: &Inner) -> Result<Revision> {
     }
 }
 
-/// Follows the store from `from` on, for ever. While the store cannot be reached readers keep what
-/// they have.
-pub(super) async fn follow(inner: Arc<Inner>, mut from: Revision) {
+/// Follows the store from `from` on, or from a first list that it makes itself, for ever. While the store
+/// cannot be reached readers keep what they have.
+pub(super) async fn follow(inner: Arc<Inner>, from: Option<Revision>) {
     let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
+    let mut from = match from {
+        Some(from) => from,
+        None => list_at_last(&inner, &mut backoff).await,
+    };
     loop {
         let error = watch(&inner, &mut from, &mut backoff).await;
         if error.kind() == Kind::OutOfRange {
@@ -69,15 +73,23 @@ pub(super) async fn follow(inner: Arc<Inner>, mut from: Revision) {
             .counters
             .relists
             .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        from = loop {
-            match list(&inner).await {
-                Ok(revision) => break revision,
-                Err(error) => {
-                    tracing::warn!(error = error.detail(), "the registry cannot be listed");
-                    inner.clock.sleep(backoff.next_delay()).await;
-                }
+        from = list_at_last(&inner, &mut backoff).await;
+    }
+}
+
+/// Lists, as often as it takes.
+async fn list_at_last(inner: &Inner, backoff: &mut Backoff) -> Revision {
+    loop {
+        match list(inner).await {
+            Ok(revision) => {
+                backoff.reset();
+                return revision;
             }
-        };
+            Err(error) => {
+                tracing::warn!(error = error.detail(), "the registry cannot be listed");
+                inner.clock.sleep(backoff.next_delay()).await;
+            }
+        }
     }
 }
 

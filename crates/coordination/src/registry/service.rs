@@ -10,7 +10,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use sinew_core::{Clock, InstanceId, Name, Result};
+use sinew_core::{Clock, InstanceId, Kind, Name, Result};
 use sinew_engine::kv::{Condition, Key, Kv, LeaseId, Outcome, Revision, Write};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
@@ -70,7 +70,8 @@ struct Shared {
 
 impl Registry {
     /// Reads what is registered and begins to follow the store. Must be called within a tokio
-    /// runtime, which then runs its two tasks.
+    /// runtime, which then runs its two tasks. A store that is away is waited for in the background: until it
+    /// answers, lists are empty and writes fail with what it answers.
     pub async fn start(kv: Arc<dyn Kv>, clock: Clock, config: Config) -> Result<Self> {
         let inner = Arc::new(Inner {
             kv,
@@ -81,7 +82,17 @@ impl Registry {
             spares: Spares::new(config.default_ttl, config.spare_leases),
             config,
         });
-        let from = follow::list(&inner).await?;
+        let from = match follow::list(&inner).await {
+            Ok(from) => Some(from),
+            Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::DeadlineExceeded) => {
+                tracing::warn!(
+                    error = error.detail(),
+                    "the store is away; the registry begins when it answers"
+                );
+                None
+            }
+            Err(error) => return Err(error),
+        };
         let follower = tokio::spawn(follow::follow(inner.clone(), from));
         let keeper = tokio::spawn({
             let inner = inner.clone();

@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-use sinew_node::model::Status;
+use sinew_node::model::{EngineState, KvStatus, Status};
 
 use crate::{client::Target, table};
 
@@ -31,10 +31,7 @@ fn render(status: &Status) -> String {
         ("process", status.pid.to_string()),
         ("up for", duration(status.uptime_ms / 1000)),
         ("data", status.data.clone()),
-        (
-            "kv",
-            format!("{}, revision {}", status.kv.engine, status.kv.revision),
-        ),
+        ("kv", kv(&status.kv)),
         ("gateway", gateway.address.clone()),
         (
             "requests",
@@ -49,6 +46,19 @@ fn render(status: &Status) -> String {
     lines
         .map(|(name, value)| format!("{name:<13}{value}\n"))
         .concat()
+}
+
+fn kv(kv: &KvStatus) -> String {
+    let engine = &kv.engine;
+    match (kv.state, kv.revision, &kv.reason) {
+        (EngineState::Up, Some(revision), _) => format!("{engine}, revision {revision}"),
+        (EngineState::Up, None, _) => format!("{engine}, does not tell its revision now"),
+        (EngineState::Starting, ..) => format!("{engine}, not reached yet"),
+        (EngineState::Away, _, reason) => {
+            let reason = reason.as_deref().unwrap_or("no reason known");
+            format!("{engine}, AWAY: {reason}")
+        }
+    }
 }
 
 fn duration(seconds: u64) -> String {

@@ -3,10 +3,17 @@
 //!
 //! Everything here blocks. It is no part of the product.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "real servers start and end in real time"
+)]
+
 mod ports;
+mod postgres;
 mod proxy;
 mod server;
 
 pub use ports::free_port;
+pub use postgres::Postgres;
 pub use proxy::Proxy;
 pub use server::{Program, Server, answers, find, run};

@@ -19,7 +19,7 @@ use crate::free_port;
 
 /// How long a server may take until it is ready.
 const START: Duration = Duration::from_secs(90);
-/// How long it may take to end after SIGTERM.
+/// How long it may take to end when it is asked to.
 const STOP: Duration = Duration::from_secs(30);
 
 /// How one kind of server is run.
@@ -38,6 +38,11 @@ pub trait Program: Send + Sync + 'static {
 
     /// Whether it serves.
     fn is_ready(&self, folder: &Path, port: u16) -> bool;
+
+    /// What its operator ends it with.
+    fn stop_signal(&self) -> Signal {
+        Signal::SIGTERM
+    }
 }
 
 /// A server that runs. Dropping it kills it and removes its folder.
@@ -131,7 +136,7 @@ impl Server {
 
     /// Ends it as its operator would, and waits.
     pub fn stop(&mut self) {
-        self.signal(Signal::SIGTERM);
+        self.signal(self.program.stop_signal());
         let since = Instant::now();
         while let Some(child) = &mut self.child {
             if matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {

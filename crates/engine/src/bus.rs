@@ -374,6 +374,9 @@ pub struct Capability {
     pub atomic_publish: bool,
     /// Whether [`Unsettled::Keep`] is possible.
     pub keeps_unsettled: bool,
+    /// Whether topics are measured by [`Message::weight`]; otherwise by what the engine stores for their
+    /// messages, which is more.
+    pub exact_bytes: bool,
     /// Whether publishing and acknowledging can be part of a commit of the engine's `Kv`.
     pub atomic_with_kv: bool,
     /// Its limits.

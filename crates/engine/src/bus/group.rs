@@ -51,6 +51,8 @@ pub struct Group {
     /// When deliveries and waits end.
     timers: BTreeSet<(Duration, Position)>,
     in_flight: HashMap<ConsumerId, BTreeSet<Position>>,
+    /// Partitions of which nothing is delivered.
+    paused: BTreeSet<u32>,
     next_turn: u64,
     next_token: u64,
 }
@@ -100,6 +102,7 @@ impl Group {
             ready: BTreeSet::new(),
             timers: BTreeSet::new(),
             in_flight: HashMap::new(),
+            paused: BTreeSet::new(),
             next_turn: 0,
             next_token: first_token,
         }
@@ -129,6 +132,28 @@ impl Group {
         Snapshot { partitions }
     }
 
+    /// Takes a partition over as a snapshot describes it, and forgets what was known of it. For shells whose
+    /// partitions move between nodes.
+    pub fn adopt(&mut self, partition: u32, snapshot: PartitionSnapshot) {
+        self.clear(partition);
+        self.paused.remove(&partition);
+        self.partitions[index(partition)] = Progress::new(snapshot);
+    }
+
+    /// Delivers nothing more of a partition; what is with consumers stays there.
+    pub fn pause(&mut self, partition: u32) {
+        self.paused.insert(partition);
+    }
+
+    /// Whether no message of a partition is with a consumer or on its way to be settled.
+    pub fn is_idle(&self, partition: u32) -> bool {
+        let busy = |position: &Position| {
+            let state = &self.messages[position].state;
+            matches!(state, State::InFlight { .. } | State::Settling { .. })
+        };
+        !self.tracked_in(partition, u64::MAX).iter().any(busy)
+    }
+
     /// The next offset of a partition to load.
     pub fn wanted(&self, partition: u32) -> u64 {
         self.partitions[index(partition)].loaded
@@ -152,6 +177,11 @@ impl Group {
     /// Whether a message is settled.
     pub fn is_settled(&self, position: Position) -> bool {
         self.partitions[index(position.partition)].is_settled(position.offset)
+    }
+
+    /// What would be delivered next, in this order.
+    pub fn ready(&self) -> impl Iterator<Item = Position> {
+        self.ready.iter().map(|(_, position)| *position)
     }
 
     /// Whether a delivery is under way: with its consumer, and not given back, late or settled.
@@ -283,8 +313,13 @@ impl Group {
         for (offset, key) in messages {
             let position = Position { partition, offset };
             let progress = &mut self.partitions[index(partition)];
+            progress.skip_to(offset);
             // What was fed before, or settled before a restart.
-            if offset < progress.loaded || progress.is_settled(offset) {
+            if offset < progress.loaded {
+                continue;
+            }
+            progress.loaded = offset + 1;
+            if progress.is_settled(offset) {
                 continue;
             }
             let retry = progress.retries.remove(&offset).unwrap_or_default();
@@ -310,8 +345,7 @@ impl Group {
                 self.unblock(position, now);
             }
         }
-        let progress = &mut self.partitions[index(partition)];
-        progress.loaded = progress.loaded.max(until);
+        self.partitions[index(partition)].skip_to(until);
         self.advance(partition);
     }
 
@@ -323,9 +357,12 @@ impl Group {
         effects: &mut Vec<Effect>,
     ) {
         for _ in 0..most {
-            let Some((_, position)) = self.ready.pop_first() else {
+            let mut ready = self.ready.iter();
+            let free = ready.find(|(_, position)| !self.paused.contains(&position.partition));
+            let Some((turn, position)) = free.copied() else {
                 return;
             };
+            self.ready.remove(&(turn, position));
             let token = self.token();
             let deadline = now.saturating_add(self.rules.ack_timeout);
             let tracked = self.tracked(position);
@@ -509,12 +546,15 @@ impl Group {
         self.advance(position.partition);
     }
 
-    fn seek(&mut self, position: Position) {
-        for tracked in self.tracked_in(position.partition, u64::MAX) {
+    fn clear(&mut self, partition: u32) {
+        for tracked in self.tracked_in(partition, u64::MAX) {
             self.drop_silently(tracked);
         }
-        self.keys
-            .retain(|(partition, _), _| *partition != position.partition);
+        self.keys.retain(|(of, _), _| *of != partition);
+    }
+
+    fn seek(&mut self, position: Position) {
+        self.clear(position.partition);
         self.partitions[index(position.partition)].restart(position.offset);
     }
 

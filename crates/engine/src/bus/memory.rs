@@ -43,6 +43,7 @@ const CAPABILITY: Capability = Capability {
     replay: true,
     atomic_publish: true,
     keeps_unsettled: true,
+    exact_bytes: true,
     atomic_with_kv: false,
     limits: Limits {
         message_bytes: 1 << 20,

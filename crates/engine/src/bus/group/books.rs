@@ -90,7 +90,9 @@ impl Group {
             .is_some_and(|progress| progress.is_settled(position.offset))
     }
 
-    pub(super) fn is_settling(&self, position: Position, token: u64) -> bool {
+    /// Whether an [`super::Effect::Settle`] or [`super::Effect::DeadLetter`] still waits for
+    /// [`super::Input::Settled`]. A seek or a trim ends the wait.
+    pub fn is_settling(&self, position: Position, token: u64) -> bool {
         let state = self.messages.get(&position).map(|tracked| &tracked.state);
         matches!(state, Some(State::Settling { token: current, .. }) if *current == token)
     }

@@ -40,6 +40,11 @@ impl PartitionSnapshot {
         self.change(|progress| progress.settle(offset));
     }
 
+    /// Notes that there is nothing from `start` up to `end` that is not settled.
+    pub fn settle_range(&mut self, start: u64, end: u64) {
+        self.change(|progress| progress.settle_range(start, end));
+    }
+
     /// Notes that the topic no longer holds what lies below `first`.
     pub fn trim(&mut self, first: u64) {
         self.change(|progress| progress.trim(first));
@@ -139,6 +144,31 @@ impl Progress {
         self.settled.insert(start, end);
     }
 
+    /// The next message to be loaded is this one: between it and the last there is none, so nothing that
+    /// is owed.
+    pub(super) fn skip_to(&mut self, offset: u64) {
+        if offset > self.loaded {
+            self.settle_range(self.loaded, offset);
+            self.loaded = offset;
+        }
+    }
+
+    fn settle_range(&mut self, start: u64, end: u64) {
+        let (mut start, mut end) = (start.max(self.cursor), end);
+        if start >= end {
+            return;
+        }
+        // All that it overlaps or touches become one with it.
+        while let Some((before, reaches)) = self.settled.range(..=end).next_back()
+            && *reaches >= start
+        {
+            let (before, reaches) = (*before, *reaches);
+            (start, end) = (start.min(before), end.max(reaches));
+            self.settled.remove(&before);
+        }
+        self.settled.insert(start, end);
+    }
+
     /// Moves the cursor: up to `oldest`, which is not settled, or over all that was loaded.
     pub(super) fn advance(&mut self, oldest: Option<u64>) {
         self.cursor = self.cursor.max(oldest.unwrap_or(self.loaded));
@@ -197,6 +227,20 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settled_ranges_become_one_with_what_they_touch() {
+        let mut snapshot = PartitionSnapshot::default();
+        for (start, end) in [(10, 12), (20, 30), (14, 15), (5, 5)] {
+            snapshot.settle_range(start, end);
+        }
+        snapshot.settle_range(12, 22);
+        assert_eq!(snapshot.settled, BTreeMap::from([(10, 30)]));
+        snapshot.settle_range(3, 9);
+        assert_eq!(snapshot.settled, BTreeMap::from([(3, 9), (10, 30)]));
+        snapshot.settle_range(0, 10);
+        assert_eq!((snapshot.cursor, snapshot.settled.len()), (30, 0));
+    }
 
     #[test]
     fn a_snapshot_takes_what_was_made_durable_since() {

@@ -611,6 +611,62 @@ impl World {
     }
 }
 
+#[test]
+fn offsets_that_do_not_exist_are_not_owed() {
+    let mut group = Group::new(rules(), Snapshot::starting([0]), 0);
+    let messages = vec![(3, None), (7, None)];
+    let load = Input::Load {
+        partition: 0,
+        messages,
+        until: 10,
+    };
+    group.step(load, Duration::ZERO);
+    assert_eq!((group.cursor(0), group.wanted(0)), (3, 10));
+    assert_eq!(group.owed(0, 10), 2);
+    let token = take(&mut group, 1, Duration::ZERO)[0].2;
+    let position = at(3);
+    group.step(Input::Ack { position, token }, Duration::ZERO);
+    group.step(Input::Settled { position, token }, Duration::ZERO);
+    assert_eq!((group.cursor(0), group.owed(0, 10)), (7, 1));
+}
+
+#[test]
+fn partitions_come_and_go() {
+    let mut group = group(rules(), &[Some("a"), Some("a"), None]);
+    let taken = take(&mut group, 1, Duration::ZERO);
+    assert!(!group.is_idle(0));
+    group.pause(0);
+    assert_eq!(take(&mut group, 9, Duration::ZERO), []);
+    // What is with a consumer stays there until it is settled, given back or late.
+    let (offset, _, token) = taken[0];
+    let position = at(offset);
+    group.step(Input::Ack { position, token }, Duration::ZERO);
+    assert!(!group.is_idle(0));
+    group.step(Input::Settled { position, token }, Duration::ZERO);
+    assert!(group.is_idle(0));
+    assert_eq!(take(&mut group, 9, Duration::ZERO), []);
+
+    let retry = Retry {
+        attempts: 1,
+        wait: SECOND,
+    };
+    let snapshot = PartitionSnapshot {
+        cursor: 1,
+        retries: [(1, retry)].into(),
+        ..PartitionSnapshot::default()
+    };
+    group.adopt(0, snapshot);
+    assert_eq!((group.wanted(0), group.room()), (1, rules().window));
+    let load = Input::Load {
+        partition: 0,
+        messages: vec![(1, Some("a".into())), (2, None)],
+        until: 3,
+    };
+    group.step(load, Duration::ZERO);
+    assert_eq!(offsets(&take(&mut group, 9, Duration::ZERO)), [2]);
+    assert_eq!(take(&mut group, 9, SECOND)[0].1, 2);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -170,7 +170,8 @@ async fn offsets_grow(stand: Stand) {
     }
     let state = stand.bus().topic(&name("t")).await.unwrap();
     assert!(Some(state.partitions[0].end) > last);
-    assert_eq!(state.bytes, 15);
+    let is_exact = stand.bus().capability().exact_bytes;
+    assert!(state.bytes == 15 || (state.bytes > 15 && !is_exact));
 }
 
 async fn published_times_do_not_go_back(stand: Stand) {

@@ -50,9 +50,10 @@ fn of(age: Option<Duration>, bytes: Option<u64>, unsettled: Unsettled) -> TopicC
     }
 }
 
-/// Three messages of this size fill a topic that keeps the least that it may.
+/// Three messages of this size fill a topic that keeps the least that it may, with some room for what
+/// an engine stores beside them.
 fn third(stand: &Stand) -> usize {
-    usize::try_from(stand.limits().message_bytes / 3).unwrap()
+    usize::try_from(stand.limits().message_bytes / 16 * 5).unwrap()
 }
 
 fn heavy(stand: &Stand, name: &str) -> Message {
@@ -130,12 +131,12 @@ async fn a_topic_full_of_owed_messages_refuses(stand: Stand) {
     for name in ["1", "2", "3"] {
         stand.publish("t", vec![heavy(&stand, name)]).await;
     }
-    let batch = vec![message("small"), heavy(&stand, "4")];
-    let refused = stand
-        .bus()
-        .publish(&name("t"), batch.clone())
-        .await
-        .unwrap_err();
+    let mut batch = vec![message("small"), heavy(&stand, "4")];
+    if !stand.bus().capability().atomic_publish {
+        // The small one might be left.
+        batch.remove(0);
+    }
+    let refused = stand.bus().publish(&name("t"), batch).await.unwrap_err();
     assert_eq!(
         (refused.kind(), refused.code()),
         (Kind::ResourceExhausted, "bus.full")
@@ -143,7 +144,7 @@ async fn a_topic_full_of_owed_messages_refuses(stand: Stand) {
     assert_eq!(refused.retry(), Retry::Yes);
     assert_eq!(stand.read("t", 0).await, ["1", "2", "3"]);
     assert_eq!(done(&consumer).await, "1");
-    stand.publish("t", batch[1..].to_vec()).await;
+    stand.publish("t", vec![heavy(&stand, "4")]).await;
     for expected in ["2", "3", "4"] {
         assert_eq!(done(&consumer).await, expected);
     }

@@ -69,6 +69,7 @@ const CAPABILITY: Capability = Capability {
     engine: "embedded",
     durable: true,
     historical_reads: true,
+    dense_revisions: true,
     limits: Limits {
         key_bytes: 1024,
         value_bytes: 1 << 20,

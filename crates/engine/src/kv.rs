@@ -6,7 +6,10 @@
 //! # Revisions
 //! A *revision* is one strictly growing `u64` per store. Every transaction that writes takes exactly
 //! one; [`Entry::revision`] tells the one that last wrote the key. An empty store is at revision 0.
-//! Revisions never go back, not after a crash either, and are never used twice.
+//! Revisions never go back, not after a crash either, and are never used twice. Where
+//! [`Capability::dense_revisions`] is true, each is the one before plus one; otherwise there may be
+//! numbers between two commits that no commit of this store has, such as those of others on one
+//! server. Whatever answers a revision answers one that a commit of this store has, or 0.
 //!
 //! # Durability and atomicity
 //! When [`Kv::commit`] answers [`Outcome::Committed`], the writes are on stable storage, all of them,
@@ -260,6 +263,8 @@ pub struct Capability {
     /// Whether range reads can be asked for at an older revision while it is in the history. An
     /// engine that cannot answers `kv.compacted` for every revision but the newest.
     pub historical_reads: bool,
+    /// Whether the revisions of one store follow each other without gaps.
+    pub dense_revisions: bool,
     /// Its limits.
     pub limits: Limits,
 }

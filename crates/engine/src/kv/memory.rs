@@ -39,6 +39,7 @@ const CAPABILITY: Capability = Capability {
     engine: "memory",
     durable: false,
     historical_reads: true,
+    dense_revisions: true,
     limits: Limits {
         key_bytes: 1024,
         value_bytes: 1 << 20,

@@ -3,7 +3,8 @@
 //! An engine's tests implement [`Harness`] and [`Subject`], and call [`run`] once for each
 //! [`Group`]. Cases that rest on something which the engine's [`Capability`] does
 //! not promise are listed as such in the output; where the contract says what such an engine answers
-//! instead, a case checks that.
+//! instead, a case checks that. The cases count commits: an engine whose revisions have gaps is asked
+//! through an adapter that numbers its commits.
 
 #![expect(
     clippy::unwrap_used,
@@ -21,6 +22,7 @@ use stand::Stand;
 mod compaction;
 mod concurrency;
 mod contract;
+mod dense;
 mod durability;
 mod history;
 mod leases;

@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use bytes::Bytes;
 use sinew_core::Kind;
 
-use super::{Harness, Subject};
+use super::{Harness, Subject, dense::Dense};
 use crate::kv::{
     Batch, Condition, Entry, Event, Key, Kv, LeaseId, Outcome, Retention, Revision, Span, Watch,
     Write,
@@ -17,19 +17,29 @@ const SOON: Duration = Duration::from_secs(20);
 pub(super) struct Stand {
     harness: Arc<dyn Harness>,
     subject: Box<dyn Subject>,
+    /// The store with its commits numbered, when its revisions have gaps.
+    dense: Option<Arc<Dense>>,
 }
 
 impl Stand {
     pub(super) async fn new(harness: Arc<dyn Harness>) -> Self {
-        let subject = harness.create(None).await;
-        Self { harness, subject }
+        Self::over(harness, None).await
     }
 
     /// Another store of the same engine.
     pub(super) async fn another(&self, retention: Option<Retention>) -> Self {
-        let harness = self.harness.clone();
+        Self::over(self.harness.clone(), retention).await
+    }
+
+    async fn over(harness: Arc<dyn Harness>, retention: Option<Retention>) -> Self {
         let subject = harness.create(retention).await;
-        Self { harness, subject }
+        let kv = subject.kv();
+        let dense = (!kv.capability().dense_revisions).then(|| Arc::new(Dense::over(kv)));
+        Self {
+            harness,
+            subject,
+            dense,
+        }
     }
 
     pub(super) fn time_is_manual(&self) -> bool {
@@ -37,11 +47,17 @@ impl Stand {
     }
 
     pub(super) fn kv(&self) -> Arc<dyn Kv> {
-        self.subject.kv()
+        match &self.dense {
+            Some(dense) => dense.clone(),
+            None => self.subject.kv(),
+        }
     }
 
     pub(super) async fn reopen(&mut self) {
+        // The old store is closed when nobody holds it any more.
+        let commits = self.dense.take().map(|dense| dense.commits());
         self.subject.reopen().await;
+        self.dense = commits.map(|commits| Arc::new(Dense::after(self.subject.kv(), commits)));
     }
 
     pub(super) async fn pass(&self, time: Duration) {

@@ -81,6 +81,11 @@ pub(crate) trait Face: Send + 'static {
     /// nobody knows. Forgets it and answers.
     fn refused(&mut self, error: &Error);
 
+    /// Whether what is staged leads to room being made, so that it may be written on a full disk.
+    fn makes_room(&self) -> bool {
+        false
+    }
+
     /// The first record that the face has not got in files of its own.
     fn next(&self) -> Sequence;
 
@@ -96,6 +101,8 @@ pub(crate) trait Faces: Send + 'static {
     fn close(&mut self);
     fn deadline(&self) -> Option<Duration>;
     fn stage(&mut self, now: Duration);
+    /// Whether all that has something to write makes room.
+    fn makes_room(&self) -> bool;
     /// Appends the parts of what is staged to a record.
     fn put_parts(&mut self, record: &mut Vec<u8>);
     fn durable(&mut self, sequence: Sequence, record: &Bytes);
@@ -236,6 +243,7 @@ impl<F: Faces> Thread<F> {
 
     fn turn(&mut self) {
         self.faces.stage(self.clock.monotonic());
+        let makes_room = self.faces.makes_room();
         let mut record = record::begin();
         let empty = record.len();
         self.faces.put_parts(&mut record);
@@ -243,7 +251,7 @@ impl<F: Faces> Thread<F> {
             let last = self.log.next() - 1;
             return self.faces.durable(last, &Bytes::new());
         }
-        match self.log.append(&record) {
+        match self.log.append(&record, makes_room) {
             Ok(sequence) => self.faces.durable(sequence, &Bytes::from(record)),
             Err(error) => self.faces.refused(&error),
         }

@@ -4,6 +4,8 @@
 #![warn(missing_docs)]
 
 pub mod blob;
+#[allow(dead_code, reason = "the store that opens it follows")]
+mod bus;
 pub mod cache;
 #[allow(dead_code, reason = "its faces follow")]
 mod journal;
@@ -11,4 +13,5 @@ mod kv;
 pub mod log;
 pub mod storage;
 
+pub use bus::{BusOptions, EmbeddedBus};
 pub use kv::{EmbeddedKv, Options, SyncFailure};

@@ -73,6 +73,10 @@ impl<F: Face> Faces for Slot<F> {
         }
     }
 
+    fn makes_room(&self) -> bool {
+        self.part.is_empty() || self.face.makes_room()
+    }
+
     fn put_parts(&mut self, to: &mut Vec<u8>) {
         self.place = 0..0;
         if !self.part.is_empty() {
@@ -199,6 +203,10 @@ impl<A: Face, B: Face> Faces for Pair<A, B> {
             };
             unit(first, second);
         }
+    }
+
+    fn makes_room(&self) -> bool {
+        self.first.makes_room() && self.second.makes_room()
     }
 
     fn put_parts(&mut self, record: &mut Vec<u8>) {

@@ -24,6 +24,11 @@ impl FailedSync {
     pub fn call(react: impl Fn(&str) + Send + Sync + 'static) -> Self {
         Self(Arc::new(react))
     }
+
+    /// Reacts to a failed sync of another file than the log's.
+    pub(crate) fn react(&self, message: &str) {
+        (self.0)(message);
+    }
 }
 
 impl Default for FailedSync {

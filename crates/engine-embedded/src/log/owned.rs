@@ -57,9 +57,10 @@ impl OwnedLog {
     }
 
     /// Writes a record; it is durable when this answers its number. After an error nothing was
-    /// written, unless the error is `log.failed`.
-    pub(crate) fn append(&mut self, payload: &[u8]) -> Result<Sequence> {
-        match self.writer.stage(payload, false)? {
+    /// written, unless the error is `log.failed`. With `makes_room` it may use what is kept back
+    /// for what leads to room being made.
+    pub(crate) fn append(&mut self, payload: &[u8], makes_room: bool) -> Result<Sequence> {
+        match self.writer.stage(payload, makes_room)? {
             Staged::Yes(appended) => {
                 self.writer.commit()?;
                 Ok(appended.sequence)

@@ -6,8 +6,11 @@
 pub mod blob;
 pub mod bus;
 pub mod cache;
+#[cfg(feature = "suite")]
+pub mod faulty;
 mod health;
 pub mod kv;
+pub mod retry;
 #[cfg(feature = "suite")]
 mod suite;
 

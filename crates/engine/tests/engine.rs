@@ -15,6 +15,8 @@ mod blob;
 mod bus;
 #[path = "engine/cache.rs"]
 mod cache;
+#[path = "engine/faulty.rs"]
+mod faulty;
 
 struct Memory;
 

@@ -17,6 +17,7 @@ use async_trait::async_trait;
 
 use super::{Capability, Kv, Retention};
 use crate::suite::Promised;
+pub use linear::check_linearizable;
 use stand::Stand;
 
 mod compaction;

@@ -4,7 +4,7 @@
 //! operation saw, and that it agrees with real time.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -15,7 +15,9 @@ use super::{
     Case, case,
     stand::{Stand, key, soon},
 };
-use crate::kv::{Condition, Kv, Outcome, Revision, Write};
+use crate::kv::{Batch, Condition, Event, Kv, Outcome, Revision, Span, Write};
+use bytes::Bytes;
+use sinew_core::{Error, Kind};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -53,6 +55,11 @@ enum Seen {
     },
     /// A conditional write that conflicted: the key was not at `not` at that time.
     Conflicted { not: Option<Revision> },
+    /// A conditional write over `before` whose answer was lost. `value`: what it puts, none else puts that.
+    Unknown {
+        before: Option<Revision>,
+        value: Option<Bytes>,
+    },
 }
 
 const KEYS: usize = 3;
@@ -60,15 +67,105 @@ const TASKS: usize = 8;
 const EACH: usize = 60;
 
 async fn histories_are_linearizable(stand: Stand) {
+    check_linearizable(stand.kv(), &stand.kv()).await;
+}
+
+/// Works on `kv` with many tasks at once and checks that what they saw is linearizable; answers how many
+/// commits had a fate that was unknown. `kv` may fail as the contract allows. `calm` is the same store; it is read at the end, for what became of
+/// them, and must not fail.
+pub async fn check_linearizable(kv: Arc<dyn Kv>, calm: &Arc<dyn Kv>) -> usize {
+    let clean = (0..KEYS).map(|index| Write::Delete { key: name(index) });
+    let _: Outcome = calm.commit(vec![], clean.collect()).await.unwrap();
+    let start = calm.revision().await.unwrap();
     let ticks = Arc::new(AtomicU64::new(1));
     let tasks: Vec<_> = (0..TASKS)
-        .map(|task| tokio::spawn(work(stand.kv(), ticks.clone(), task)))
+        .map(|task| tokio::spawn(work(kv.clone(), ticks.clone(), task)))
         .collect();
     let mut history = Vec::new();
     for task in tasks {
         history.extend(soon(task).await.unwrap());
     }
+    let unknown = history
+        .iter()
+        .filter(|operation| matches!(operation.seen, Seen::Unknown { .. }))
+        .count();
+    let mut batches = Vec::new();
+    // One more commit, so that the watch has a known end.
+    let write = Write::Put {
+        key: key("linear/end"),
+        value: Bytes::new(),
+        lease: None,
+    };
+    let Outcome::Committed(end) = calm.commit(vec![], vec![write]).await.unwrap() else {
+        panic!("without conditions there is no conflict")
+    };
+    let mut watch = calm.watch(Span::prefix("linear/"), start).await.unwrap();
+    while batches
+        .last()
+        .is_none_or(|batch: &Batch| batch.revision < end)
+    {
+        batches.push(soon(watch.next()).await.unwrap());
+    }
+    settle(&mut history, &batches);
     check(&history);
+    unknown
+}
+
+/// Whether a change that was answered so may have happened.
+fn is_unknown(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Unavailable | Kind::DeadlineExceeded)
+}
+
+/// Finds in the store's own history what became of the commits whose answers were lost. Those that happened may have done so at any time
+/// after they began; the others are taken out.
+fn settle(history: &mut Vec<Operation>, batches: &[Batch]) {
+    // What came next on a key that was at this revision, and when.
+    let mut next = BTreeMap::new();
+    let mut now = [None; KEYS];
+    for batch in batches {
+        for event in &batch.events {
+            let Some(index) = (0..KEYS).find(|index| *event.key() == name(*index)) else {
+                continue;
+            };
+            let value = match event {
+                Event::Put(entry) => Some(entry.value.clone()),
+                Event::Delete(_) => None,
+            };
+            // A key that does not exist may come to be several times; its values differ.
+            next.insert((index, now[index], value.clone()), batch.revision);
+            now[index] = value.map(|_| batch.revision);
+        }
+    }
+    let mut claimed: BTreeSet<Revision> = history
+        .iter()
+        .filter_map(|operation| match operation.seen {
+            Seen::Wrote { now, .. } => Some(now),
+            _ => None,
+        })
+        .collect();
+    history.retain_mut(|operation| {
+        let Seen::Unknown { before, value } = &operation.seen else {
+            return true;
+        };
+        let (before, value) = (*before, value.clone());
+        let deleted = value.is_none();
+        match next.get(&(operation.key, before, value)) {
+            Some(now) if claimed.insert(*now) => {
+                operation.ended = u64::MAX;
+                operation.seen = Seen::Wrote {
+                    before,
+                    deleted,
+                    now: *now,
+                };
+                true
+            }
+            _ => false,
+        }
+    });
+}
+
+fn name(index: usize) -> Bytes {
+    key(&format!("linear/{index}"))
 }
 
 /// A fixed mixture of reads, puts and deletes that differs from task to task.
@@ -77,9 +174,13 @@ async fn work(kv: Arc<dyn Kv>, ticks: Arc<AtomicU64>, task: usize) -> Vec<Operat
     let mut history = Vec::new();
     for step in 0..EACH {
         let index = (task + step * step) % KEYS;
-        let name = key(&format!("k{index}"));
+        let name = name(index);
         let began = tick();
-        let before = kv.get(&name).await.unwrap().map(|entry| entry.revision);
+        let before = match kv.get(&name).await {
+            Ok(entry) => entry.map(|entry| entry.revision),
+            Err(error) if is_unknown(&error) => continue,
+            Err(error) => panic!("{error}"),
+        };
         history.push(Operation {
             began,
             ended: tick(),
@@ -88,29 +189,29 @@ async fn work(kv: Arc<dyn Kv>, ticks: Arc<AtomicU64>, task: usize) -> Vec<Operat
         });
 
         let deleted = before.is_some() && (task * 7 + step).is_multiple_of(5);
-        let write = if deleted {
-            Write::Delete { key: name.clone() }
-        } else {
-            let value = format!("{task}.{step}").into();
-            Write::Put {
+        let value = (!deleted).then(|| Bytes::from(format!("{task}.{step}")));
+        let write = match value.clone() {
+            None => Write::Delete { key: name.clone() },
+            Some(value) => Write::Put {
                 key: name.clone(),
                 value,
                 lease: None,
-            }
+            },
         };
         let condition = match before {
             Some(revision) => Condition::KeyAt(name, revision),
             None => Condition::Absent(name),
         };
         let began = tick();
-        let outcome = kv.commit(vec![condition], vec![write]).await.unwrap();
-        let seen = match outcome {
-            Outcome::Committed(now) => Seen::Wrote {
+        let seen = match kv.commit(vec![condition], vec![write]).await {
+            Ok(Outcome::Committed(now)) => Seen::Wrote {
                 before,
                 deleted,
                 now,
             },
-            Outcome::Conflict(_) => Seen::Conflicted { not: before },
+            Ok(Outcome::Conflict(_)) => Seen::Conflicted { not: before },
+            Err(error) if is_unknown(&error) => Seen::Unknown { before, value },
+            Err(error) => panic!("{error}"),
         };
         history.push(Operation {
             began,
@@ -166,7 +267,7 @@ fn check(history: &[Operation]) {
         let true_at = |state: &[Option<Revision>; KEYS]| match operation.seen {
             Seen::Read(seen) => state[operation.key] == seen,
             Seen::Conflicted { not } => state[operation.key] != not,
-            Seen::Wrote { .. } => false,
+            Seen::Wrote { .. } | Seen::Unknown { .. } => false,
         };
         let place = match operation.seen {
             Seen::Wrote { now, .. } => {
@@ -236,6 +337,45 @@ mod tests {
             deleted: false,
             now,
         }
+    }
+
+    fn put(revision: Revision, value: &str) -> Batch {
+        let entry = crate::kv::Entry {
+            key: name(0),
+            value: value.to_owned().into(),
+            revision,
+            lease: None,
+        };
+        Batch {
+            revision,
+            events: vec![Event::Put(entry)],
+        }
+    }
+
+    fn lost(began: u64, before: Option<Revision>, value: &str) -> Operation {
+        let value = Some(value.to_owned().into());
+        operation(began, began + 1, Seen::Unknown { before, value })
+    }
+
+    #[test]
+    fn lost_answers_are_found_in_the_history() {
+        let mut history = vec![
+            lost(1, None, "a"),
+            lost(1, None, "b"),
+            operation(3, 4, Seen::Read(Some(1))),
+            operation(5, 6, wrote(Some(1), 2)),
+        ];
+        settle(&mut history, &[put(1, "b"), put(2, "c")]);
+        assert_eq!(history.len(), 3, "the one that did not happen is out");
+        check(&history);
+    }
+
+    #[test]
+    #[should_panic(expected = "against its condition")]
+    fn a_lost_answer_does_not_excuse_a_lost_update() {
+        let mut history = vec![lost(1, None, "a"), operation(3, 4, wrote(None, 2))];
+        settle(&mut history, &[put(1, "a"), put(2, "c")]);
+        check(&history);
     }
 
     #[test]

@@ -210,6 +210,10 @@ impl State {
     /// Whether something would have happened by now, had the commit thread looked.
     pub(super) fn is_due(&self, now: Now, files: &Files) -> bool {
         let is_past = |topic: &Topic| {
+            // It may be on its way.
+            if topic.staged.scheduled < topic.counts.scheduled {
+                return true;
+            }
             let due = topic.next_due(&self.view).ok().flatten();
             due.is_some_and(|due| due <= now.wall) || topic.has_removable(now.wall, files)
         };

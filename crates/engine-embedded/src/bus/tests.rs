@@ -1,3 +1,5 @@
+mod disk;
+mod power_loss;
 mod suite;
 
 use std::{path::Path, sync::Arc, time::Duration};

@@ -357,6 +357,7 @@ impl Topic {
             };
             freed += staged.as_ref().map_or(0, cost_of_due);
         }
+        self.due_from = FIRST_DUE;
         for log in &mut self.partitions {
             log.staged = log.edges;
             while log.head_start + log.head.len() as u64 > log.edges.end

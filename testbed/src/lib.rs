@@ -8,11 +8,13 @@
     reason = "real servers start and end in real time"
 )]
 
+mod mariadb;
 mod ports;
 mod postgres;
 mod proxy;
 mod server;
 
+pub use mariadb::Mariadb;
 pub use ports::free_port;
 pub use postgres::Postgres;
 pub use proxy::Proxy;

@@ -287,8 +287,6 @@ impl fmt::Debug for Address {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use sinew_core::Kind;
 
     use super::*;

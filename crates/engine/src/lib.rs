@@ -11,6 +11,7 @@ pub mod faulty;
 mod health;
 pub mod kv;
 pub mod retry;
+pub mod sql;
 #[cfg(feature = "suite")]
 mod suite;
 

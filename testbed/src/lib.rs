@@ -9,13 +9,17 @@
 )]
 
 mod mariadb;
+mod memcached;
 mod ports;
 mod postgres;
 mod proxy;
+mod redis;
 mod server;
 
 pub use mariadb::Mariadb;
+pub use memcached::Memcached;
 pub use ports::free_port;
 pub use postgres::Postgres;
 pub use proxy::Proxy;
+pub use redis::Redis;
 pub use server::{Program, Server, answers, find, run};

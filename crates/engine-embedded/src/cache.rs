@@ -48,6 +48,7 @@ const LIMITS: Limits = Limits {
 const CAPABILITY: Capability = Capability {
     engine: "embedded",
     forgets_only_for_room: true,
+    weighs_items: true,
     limits: LIMITS,
 };
 

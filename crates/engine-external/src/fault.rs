@@ -36,6 +36,17 @@ pub fn unexpected(engine: &'static str, why: impl Into<String>) -> Error {
     Error::new(Kind::Internal, "engine.unexpected", message).with_context(why)
 }
 
+/// Why a server is away, once more: errors are not cloned, and many calls ask for the same one.
+#[cfg(any(feature = "memcached", feature = "redis"))]
+pub(crate) fn repeat(engine: &'static str, why: &Error) -> Error {
+    match why.code() {
+        "engine.denied" => denied(engine, why.detail()),
+        "engine.unsuitable" => unsuitable(engine, why.detail()),
+        "engine.unexpected" => unexpected(engine, why.detail()),
+        _ => unavailable(engine, why.detail()),
+    }
+}
+
 /// An engine's URL or its options are wrong.
 pub fn address(why: impl Into<String>) -> Error {
     Error::new(Kind::InvalidArgument, "engine.address", why)

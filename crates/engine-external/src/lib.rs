@@ -24,6 +24,8 @@ pub mod rabbitmq;
 pub mod redis;
 #[cfg(feature = "s3")]
 pub mod s3;
+#[cfg(any(feature = "memcached", feature = "s3"))]
+mod socket;
 #[cfg(any(
     feature = "sql-sqlite",
     feature = "sql-postgres",

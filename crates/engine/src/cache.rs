@@ -17,6 +17,9 @@
 //! eviction. Which items go is the engine's choice. An item that could never fit is refused when it is set
 //! (`cache.item_invalid`), before anything else is evicted for it.
 //!
+//! An engine whose capability does not say `weighs_items` is a server that others may use too and that
+//! weighs in its own way: it keeps its own bound, and its [`Statistics`] are about all that is on it.
+//!
 //! # Versions and atomicity
 //! Every write of a value gives the item a new [`Version`]. A version is never used twice for a key,
 //! through deletion, expiry and eviction either, while the engine runs. Changing only the lifetime
@@ -184,6 +187,10 @@ pub struct Capability {
     pub engine: &'static str,
     /// Whether an item goes before its time only when others need the room.
     pub forgets_only_for_room: bool,
+    /// Whether [`Statistics`] counts exactly the items of this cache and weighs them by
+    /// [`Limits::weight`]. Otherwise everything in it but hits and misses is about the whole server, as
+    /// the server counts.
+    pub weighs_items: bool,
     /// Its limits.
     pub limits: Limits,
 }

@@ -1,6 +1,8 @@
 //! The conformance suites and fault tests of each engine, against its real server. Each engine's tests are
 //! built with its feature.
 
+#[cfg(any(feature = "memcached", feature = "redis"))]
+mod cache;
 #[cfg(feature = "etcd")]
 mod etcd;
 #[cfg(feature = "kafka")]

@@ -16,7 +16,7 @@ pub struct Limits {
     pub many: usize,
     /// What an item weighs beyond its key and value, bytes.
     pub item_overhead: usize,
-    /// Lifetimes are rounded up to a multiple of this.
+    /// Lifetimes are rounded up to a multiple of this, and an item may go one such step earlier than that.
     pub lifetime_step: Duration,
     /// The longest lifetime that is not unlimited.
     pub lifetime_maximum: Duration,

@@ -21,6 +21,7 @@ pub struct MemoryCache {
 const CAPABILITY: Capability = Capability {
     engine: "memory",
     forgets_only_for_room: true,
+    weighs_items: true,
     limits: Limits {
         key_bytes: 1024,
         value_bytes: 1 << 20,

@@ -68,6 +68,9 @@ type Case = crate::suite::Case<Stand, Needs>;
 enum Needs {
     Nothing,
     ForgetsOnlyForRoom,
+    WeighsItems,
+    /// Both.
+    KeepsAndWeighs,
 }
 
 impl Needs {
@@ -75,6 +78,8 @@ impl Needs {
         match self {
             Self::Nothing => true,
             Self::ForgetsOnlyForRoom => capability.forgets_only_for_room,
+            Self::WeighsItems => capability.weighs_items,
+            Self::KeepsAndWeighs => capability.forgets_only_for_room && capability.weighs_items,
         }
     }
 }

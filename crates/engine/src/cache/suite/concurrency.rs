@@ -42,7 +42,7 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         case!(
             the_bound_holds_under_pressure,
-            Nothing,
+            WeighsItems,
             "All items together never weigh more than the capacity, not for a moment either."
         ),
     ]

@@ -74,6 +74,11 @@ pub(super) fn cases() -> Vec<Case> {
             "Deletes everything that was there when it began."
         ),
         case!(
+            cleared_items_weigh_nothing,
+            WeighsItems,
+            "What those items weigh."
+        ),
+        case!(
             limits_hold,
             Nothing,
             "Beyond the limits is InvalidArgument `cache.item_invalid`."
@@ -87,6 +92,11 @@ pub(super) fn cases() -> Vec<Case> {
             hits_and_misses_are_counted,
             ForgetsOnlyForRoom,
             "Keys that were asked for and found, and those that were not."
+        ),
+        case!(
+            items_are_weighed,
+            KeepsAndWeighs,
+            "Every item weighs its key, its value and the overhead."
         ),
     ]
 }
@@ -360,9 +370,16 @@ async fn clear_takes_all(stand: Stand) {
     for n in 0..100 {
         assert_eq!(stand.get(&format!("k{n}")).await, None);
     }
+    stand.set("k1", "v").await;
+}
+
+async fn cleared_items_weigh_nothing(stand: Stand) {
+    for n in 0..100 {
+        stand.set(&format!("k{n}"), "v").await;
+    }
+    stand.cache().clear().await.unwrap();
     let statistics = stand.statistics().await;
     assert_eq!((statistics.items, statistics.weight), (0, 0));
-    stand.set("k1", "v").await;
 }
 
 async fn limits_hold(stand: Stand) {
@@ -451,6 +468,11 @@ async fn hits_and_misses_are_counted(stand: Stand) {
     let statistics = stand.statistics().await;
     assert_eq!((statistics.hits, statistics.misses), (3, 2));
     assert_eq!(statistics.hit_ratio(), Some(0.6));
+}
+
+async fn items_are_weighed(stand: Stand) {
+    stand.set("a", "1").await;
+    let statistics = stand.statistics().await;
     assert_eq!(statistics.items, 1);
     assert_eq!(statistics.weight, stand.limits().weight(b"a", b"1"));
     stand.set("a", "longer").await;

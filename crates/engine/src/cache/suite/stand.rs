@@ -42,9 +42,10 @@ impl Stand {
         self.subject.pass(time).await;
     }
 
-    /// A lifetime that is a few steps long.
+    /// A lifetime that is a few steps long, and long enough for a few operations where time cannot be stopped.
     pub(super) fn short(&self) -> Duration {
-        (self.limits().lifetime_step * 2).max(Duration::from_millis(200))
+        let least = if self.time_is_manual() { 200 } else { 1500 };
+        (self.limits().lifetime_step * 3).max(Duration::from_millis(least))
     }
 
     /// Lets a lifetime of [`Self::short`] pass for certain.

@@ -8,6 +8,7 @@
     reason = "real servers start and end in real time"
 )]
 
+mod etcd;
 mod mariadb;
 mod memcached;
 mod ports;
@@ -16,6 +17,7 @@ mod proxy;
 mod redis;
 mod server;
 
+pub use etcd::Etcd;
 pub use mariadb::Mariadb;
 pub use memcached::Memcached;
 pub use ports::free_port;

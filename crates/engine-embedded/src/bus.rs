@@ -88,6 +88,7 @@ const CAPABILITY: Capability = Capability {
     keeps_unsettled: true,
     atomic_with_kv: true,
     exact_bytes: true,
+    exact_retention: true,
     limits: Limits {
         message_bytes: 1 << 20,
         key_bytes: 1024,

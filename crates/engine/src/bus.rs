@@ -159,6 +159,8 @@ pub struct Record {
 pub enum Published {
     /// It is in the log.
     At(Position),
+    /// It is in the log of this partition; the engine does not tell where.
+    In(u32),
     /// It will enter at its due time.
     Scheduled,
     /// Its id was published before; nothing was written.
@@ -377,6 +379,9 @@ pub struct Capability {
     /// Whether topics are measured by [`Message::weight`]; otherwise by what the engine stores for their
     /// messages, which is more.
     pub exact_bytes: bool,
+    /// Whether retention removes messages one by one, and can be changed; otherwise they go many at a time, later
+    /// than they could, and what a topic keeps is fixed when it is made.
+    pub exact_retention: bool,
     /// Whether publishing and acknowledging can be part of a commit of the engine's `Kv`.
     pub atomic_with_kv: bool,
     /// Its limits.

@@ -44,6 +44,7 @@ const CAPABILITY: Capability = Capability {
     atomic_publish: true,
     keeps_unsettled: true,
     exact_bytes: true,
+    exact_retention: true,
     atomic_with_kv: false,
     limits: Limits {
         message_bytes: 1 << 20,

@@ -100,6 +100,8 @@ enum Needs {
     Replay,
     AtomicPublish,
     KeepsUnsettled,
+    ExactRetention,
+    FixedRetention,
 }
 
 impl Needs {
@@ -115,6 +117,8 @@ impl Needs {
             Self::Replay => capability.replay,
             Self::AtomicPublish => capability.atomic_publish,
             Self::KeepsUnsettled => capability.keeps_unsettled,
+            Self::ExactRetention => capability.exact_retention,
+            Self::FixedRetention => !capability.exact_retention,
         }
     }
 }

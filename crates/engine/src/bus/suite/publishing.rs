@@ -123,7 +123,7 @@ async fn keys_stay_in_their_partition(stand: Stand) {
     let mut places: BTreeMap<usize, u32> = BTreeMap::new();
     for round in 0..3 {
         for key in 0..40 {
-            let at = stand.say("t", &[&format!("key-{key}:{round}")]).await[0];
+            let at = stand.say_at("t", &[&format!("key-{key}:{round}")]).await[0];
             assert_eq!(*places.entry(key).or_insert(at.partition), at.partition);
             assert!(at.partition < 4);
         }
@@ -162,7 +162,7 @@ async fn offsets_grow(stand: Stand) {
     stand.topic("t").await;
     let mut last = None;
     for _ in 0..5 {
-        for at in stand.say("t", &["a", "b", "c"]).await {
+        for at in stand.say_at("t", &["a", "b", "c"]).await {
             assert_eq!(at.partition, 0);
             assert!(last.is_none_or(|last| at.offset > last));
             last = Some(at.offset);

@@ -133,7 +133,7 @@ async fn one_partition_goes_to_an_offset(stand: Stand) {
         .await;
     let texts_of: Vec<String> = (0..12).map(|n| format!("k{n}:v")).collect();
     let said: Vec<&str> = texts_of.iter().map(String::as_str).collect();
-    let places = stand.say("t", &said).await;
+    let places = stand.say_at("t", &said).await;
     let consumer = stand.join("t", "g").await;
     ack(&consumer, &next(&consumer, 12).await).await;
     // The second message of its partition.
@@ -221,7 +221,7 @@ async fn reading_needs_no_group(stand: Stand) {
     stand.topic("t").await;
     let texts: Vec<String> = (0..25).map(|n| format!("k{}:v{n}", n % 3)).collect();
     let places = stand
-        .say("t", &texts.iter().map(String::as_str).collect::<Vec<_>>())
+        .say_at("t", &texts.iter().map(String::as_str).collect::<Vec<_>>())
         .await;
     assert_eq!(stand.read("t", 0).await, texts);
     let records = stand.bus().read(&name("t"), places[5], 3).await.unwrap();

@@ -10,10 +10,14 @@ use crate::bus::{Message, Retention, Seek, TopicConfig, Unsettled};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
-        case!(old_messages_go, Nothing, "Messages older than this go."),
+        case!(
+            old_messages_go,
+            ExactRetention,
+            "Messages older than this go."
+        ),
         case!(
             the_oldest_make_room,
-            Nothing,
+            ExactRetention,
             "The oldest messages go when all weigh more than this."
         ),
         case!(
@@ -28,12 +32,12 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         case!(
             what_is_dropped_is_counted,
-            Nothing,
+            ExactRetention,
             "It goes all the same, and `lost` counts it."
         ),
         case!(
             a_key_goes_on_over_what_was_dropped,
-            Nothing,
+            ExactRetention,
             "Every earlier one of its key is settled, unless retention says otherwise."
         ),
     ]

@@ -1,13 +1,18 @@
 //! What every case works with: a bus, and short ways to use it.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    future::Future,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use sinew_core::{Kind, Name, Result, Timestamp};
 
 use super::{End, Harness, Subject};
 use crate::bus::{
-    Bus, Consumer, Delivery, GroupConfig, GroupState, Limits, Message, Position, Published,
+    Bus, Consumer, Delivery, GroupConfig, GroupState, Limits, Message, Position, Published, Record,
     Retention, Subscription, TopicConfig, Unsettled,
 };
 
@@ -72,13 +77,38 @@ impl Stand {
     }
 
     /// Publishes texts like `key:payload`, or `payload` without a key.
-    pub(super) async fn say(&self, topic: &str, texts: &[&str]) -> Vec<Position> {
+    pub(super) async fn say(&self, topic: &str, texts: &[&str]) {
         let messages = texts.iter().map(|text| message(text)).collect();
-        self.publish(topic, messages)
-            .await
-            .into_iter()
-            .map(position)
-            .collect()
+        let published = self.publish(topic, messages).await;
+        let is_in =
+            |published: &Published| matches!(published, Published::At(_) | Published::In(_));
+        assert!(published.iter().all(is_in), "{published:?}");
+    }
+
+    /// Publishes texts, and answers where they are. Nobody else may publish meanwhile.
+    pub(super) async fn say_at(&self, topic: &str, texts: &[&str]) -> Vec<Position> {
+        let messages = texts.iter().map(|text| message(text)).collect();
+        let published = self.publish(topic, messages).await;
+        let mut places = Vec::new();
+        // From the last, so that the last of each partition is looked for first.
+        let mut ends: HashMap<u32, Vec<Position>> = HashMap::new();
+        for published in published.into_iter().rev() {
+            places.push(match published {
+                Published::In(partition) => {
+                    let held = match ends.entry(partition) {
+                        Entry::Occupied(held) => held.into_mut(),
+                        Entry::Vacant(free) => {
+                            let records = self.records(topic, partition).await;
+                            free.insert(records.iter().map(|record| record.position).collect())
+                        }
+                    };
+                    held.pop().expect("what was published is in the log")
+                }
+                published => position(published),
+            });
+        }
+        places.reverse();
+        places
     }
 
     pub(super) async fn join(&self, topic: &str, group: &str) -> Arc<dyn Consumer> {
@@ -120,6 +150,11 @@ impl Stand {
 
     /// Everything in a partition, as texts.
     pub(super) async fn read(&self, topic: &str, partition: u32) -> Vec<String> {
+        let records = self.records(topic, partition).await;
+        records.iter().map(|record| text(&record.message)).collect()
+    }
+
+    async fn records(&self, topic: &str, partition: u32) -> Vec<Record> {
         let state = self.bus().topic(&name(topic)).await.unwrap();
         let range = state.partitions[partition as usize].clone();
         let (mut found, mut offset) = (Vec::new(), range.start);
@@ -130,7 +165,7 @@ impl Stand {
                 return found;
             };
             offset = last.position.offset + 1;
-            found.extend(records.iter().map(|record| text(&record.message)));
+            found.extend(records);
         }
     }
 }

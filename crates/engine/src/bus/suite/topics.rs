@@ -27,8 +27,13 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         case!(
             topics_can_be_changed,
-            Nothing,
+            ExactRetention,
             "The number of partitions cannot be changed."
+        ),
+        case!(
+            what_a_topic_keeps_is_fixed,
+            FixedRetention,
+            "What it cannot do is answered with `bus.unsupported`."
         ),
         case!(
             topics_have_limits,
@@ -131,6 +136,38 @@ async fn topics_can_be_changed(stand: Stand) {
     assert_eq!(bus.topic(&topic).await.unwrap().config, changed);
     let more = TopicConfig {
         partitions: 3,
+        ..changed
+    };
+    let result = bus.configure_topic(&topic, more).await;
+    fails(result, Kind::InvalidArgument, "bus.topic_invalid");
+    assert_eq!(bus.topic(&topic).await.unwrap().config, changed);
+}
+
+async fn what_a_topic_keeps_is_fixed(stand: Stand) {
+    let (bus, topic) = (stand.bus(), name("t"));
+    stand.topic("t").await;
+    let changed = TopicConfig {
+        deduplication: Duration::from_secs(1),
+        ..keeping()
+    };
+    bus.configure_topic(&topic, changed).await.unwrap();
+    assert_eq!(bus.topic(&topic).await.unwrap().config, changed);
+    let retention = Retention {
+        age: Some(Duration::from_secs(60)),
+        ..changed.retention
+    };
+    let result = bus
+        .configure_topic(
+            &topic,
+            TopicConfig {
+                retention,
+                ..changed
+            },
+        )
+        .await;
+    fails(result, Kind::FailedPrecondition, "bus.unsupported");
+    let more = TopicConfig {
+        partitions: 2,
         ..changed
     };
     let result = bus.configure_topic(&topic, more).await;

@@ -28,9 +28,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post, put},
 };
+use bytes::Bytes;
 use sinew_coordination::registry::Registry;
 use sinew_core::{Drain, Result};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 pub use auth::Tokens;
 pub use openapi::document as openapi_document;
@@ -49,6 +50,8 @@ pub trait NodeView: Send + Sync + 'static {
     async fn status(&self) -> Result<model::Status>;
     /// The gateway's routes in the order in which they are tried, and their version.
     fn routes(&self) -> model::Routes;
+    /// Begins a backup of the key-value store: a full one, or what came after a revision. The chunks come as they are read.
+    fn backup(&self, since: Option<u64>) -> mpsc::Receiver<Result<Bytes>>;
     /// Appends the node's own metrics in Prometheus' text format.
     fn metrics(&self, text: &mut String);
 }
@@ -106,6 +109,7 @@ impl Api {
         let admin = Router::new()
             .route("/v1/routes", get(node::routes))
             .route("/v1/status", get(node::status))
+            .route("/v1/backup", get(node::backup))
             .method_not_allowed_fallback(problem::method_not_allowed)
             .route_layer(with_scope(Scope::Admin));
         let metrics = Router::new()

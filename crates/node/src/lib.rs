@@ -1,6 +1,7 @@
 //! The composition root: reads the configuration, opens the engines by URL, builds the blocks,
 //! starts the edges over them, and stops everything in order.
 
+pub mod backup;
 mod config;
 mod discovery;
 mod engines;

@@ -3,12 +3,13 @@
 use std::{cmp::Reverse, fmt::Write, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use sinew_api::rest::{NodeView, model};
 use sinew_coordination::registry::Registry;
 use sinew_core::{Clock, Result, Timestamp};
 use sinew_engine::{Health, kv::Kv};
 use sinew_gateway::{Gateway, PathPattern, Route};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// How long the status waits for the store's revision.
 const REVISION_WITHIN: Duration = Duration::from_secs(1);
@@ -45,6 +46,10 @@ impl NodeView for View {
             services: registry.services,
             instances: registry.instances,
         })
+    }
+
+    fn backup(&self, since: Option<u64>) -> mpsc::Receiver<Result<Bytes>> {
+        crate::backup::stream(self.kv.clone(), since)
     }
 
     fn routes(&self) -> model::Routes {

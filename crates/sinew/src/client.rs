@@ -4,7 +4,11 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, Uri, body::Bytes, header};
+use hyper::{
+    Request, Response, Uri,
+    body::{Bytes, Incoming},
+    header,
+};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use sinew_core::{Error, Kind, Problem};
@@ -13,6 +17,8 @@ use tokio::net::TcpStream;
 
 /// How long the node may take to answer; it answers such questions from memory.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may take to begin, and then to go on with, a long answer.
+const DOWNLOAD: Duration = Duration::from_secs(60);
 /// No listing is longer than this.
 const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
 
@@ -48,6 +54,38 @@ impl Target {
         })
     }
 
+    /// Asks the node for `path` and hands the chunks of the answer on as they come. Each has to come in time.
+    pub(crate) fn download(
+        &self,
+        path: &str,
+        mut chunk: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let url = match &self.url {
+            Some(url) => url.clone(),
+            None => Endpoints::read(&self.data()?)?.control,
+        };
+        let token = self.token()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let late = || unreachable(&url, "it did not answer in time");
+            let response = tokio::time::timeout(DOWNLOAD, send(&url, path, &token));
+            let mut body = response.await.map_err(|_| late())??.into_body();
+            loop {
+                let frame = tokio::time::timeout(DOWNLOAD, body.frame());
+                let Some(frame) = frame.await.map_err(|_| late())? else {
+                    return Ok(());
+                };
+                let frame = frame
+                    .map_err(|error| anyhow::anyhow!("the answer of {url} broke off: {error}"))?;
+                if let Some(data) = frame.data_ref() {
+                    chunk(data)?;
+                }
+            }
+        })
+    }
+
     fn data(&self) -> Result<PathBuf> {
         match &self.data {
             Some(data) => Ok(data.clone()),
@@ -76,6 +114,21 @@ impl Target {
 }
 
 async fn get<T: DeserializeOwned>(url: &str, path: &str, token: &str) -> Result<T> {
+    let body = whole(url, send(url, path, token).await?).await?;
+    serde_json::from_slice(&body)
+        .with_context(|| format!("{url}{path} did not answer as a Sinew node does"))
+}
+
+async fn whole(url: &str, response: Response<Incoming>) -> Result<Bytes> {
+    let body = Limited::new(response.into_body(), LONGEST_ANSWER)
+        .collect()
+        .await
+        .map_err(|error| anyhow::anyhow!("the answer of {url} broke off: {error}"))?;
+    Ok(body.to_bytes())
+}
+
+/// Sends a request and answers the response when it is a success.
+async fn send(url: &str, path: &str, token: &str) -> Result<Response<Incoming>> {
     let base: Uri = url.parse().map_err(|_| bad_url(url))?;
     if base.scheme_str() != Some("http") {
         return Err(bad_url(url).into());
@@ -96,7 +149,7 @@ async fn get<T: DeserializeOwned>(url: &str, path: &str, token: &str) -> Result<
     let request = Request::get(path)
         .header(header::HOST, authority.as_str())
         .header(header::AUTHORIZATION, format!("Bearer {token}"))
-        .header(header::ACCEPT, "application/json")
+        .header(header::ACCEPT, "application/json, */*")
         .body(Empty::<Bytes>::new())
         .context("the token holds characters that cannot be sent")?;
     let response = sender
@@ -104,16 +157,10 @@ async fn get<T: DeserializeOwned>(url: &str, path: &str, token: &str) -> Result<
         .await
         .map_err(|error| unreachable(url, error))?;
     let status = response.status();
-    let body = Limited::new(response.into_body(), LONGEST_ANSWER)
-        .collect()
-        .await
-        .map_err(|error| anyhow::anyhow!("the answer of {url} broke off: {error}"))?
-        .to_bytes();
     if status.is_success() {
-        return serde_json::from_slice(&body)
-            .with_context(|| format!("{url}{path} did not answer as a Sinew node does"));
+        return Ok(response);
     }
-    match serde_json::from_slice::<Problem>(&body) {
+    match serde_json::from_slice::<Problem>(&whole(url, response).await?) {
         Ok(problem) => Err(Error::from(problem).into()),
         Err(_) => anyhow::bail!("{url}{path} answered {status}"),
     }

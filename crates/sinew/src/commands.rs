@@ -1,5 +1,7 @@
 //! One file per subcommand.
 
+pub(crate) mod backup;
+pub(crate) mod restore;
 pub(crate) mod routes;
 pub(crate) mod run_child;
 pub(crate) mod serve;

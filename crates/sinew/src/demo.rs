@@ -55,6 +55,9 @@ pub(crate) struct Args {
     /// Where the control API listens; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7070")]
     control: SocketAddr,
+    /// The key-value engine that the platform runs over, such as postgres://sinew@localhost/sinew
+    #[arg(long, value_name = "URL", default_value = "embedded:")]
+    kv: String,
     /// Print JSON lines instead of text
     #[arg(long)]
     json: bool,
@@ -84,7 +87,7 @@ async fn demo(args: Args) -> Result<bool> {
     let mut stop = Stop::listen()?;
     let mut show = Show::new(args.json, clock.clone());
     let mut folder = Folder::new(args.data.clone())?;
-    let platform = Platform::start(folder.path(), args.gateway, args.control).await?;
+    let platform = Platform::start(folder.path(), args.gateway, args.control, &args.kv).await?;
     let services = Services::start(&folder, &platform, &args.replicas, args.seed).await?;
     let outages = Arc::new(Outages::new(clock.clone(), OUTAGE_GRACE));
     let mut watch = Watch::start(&services, &platform, outages.clone());

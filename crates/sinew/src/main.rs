@@ -38,6 +38,10 @@ enum Command {
     Routes(commands::routes::Args),
     /// Show how the node is doing.
     Status(commands::status::Args),
+    /// Back up the key-value store of a running node into a folder.
+    Backup(commands::backup::Args),
+    /// Bring backups back into a new data folder or an empty engine.
+    Restore(commands::restore::Args),
     /// Run one service of the shop in this process.
     #[command(hide = true)]
     Shop(commands::shop::Args),
@@ -53,6 +57,8 @@ fn main() -> ExitCode {
         Command::Services(args) => commands::services::run(&args),
         Command::Routes(args) => commands::routes::run(&args),
         Command::Status(args) => commands::status::run(&args),
+        Command::Backup(args) => commands::backup::run(&args),
+        Command::Restore(args) => commands::restore::run(&args),
         Command::Shop(args) => Ok(commands::shop::run(&args)),
         Command::RunChild(args) => Ok(commands::run_child::run(args)),
     };

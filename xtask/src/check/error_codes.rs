@@ -47,8 +47,9 @@ pub(crate) fn check() -> Result<Vec<String>> {
 /// The string literals in `text` that look like codes of an area that makes errors.
 fn codes_in(text: &str) -> impl Iterator<Item = String> {
     const AREAS: &[&str] = &[
-        "api", "bench", "blob", "bus", "cache", "config", "core", "demo", "engine", "gateway",
-        "kv", "launcher", "log", "node", "registry", "sdk", "shop", "sql", "store", "token",
+        "api", "backup", "bench", "blob", "bus", "cache", "config", "core", "demo", "engine",
+        "gateway", "kv", "launcher", "log", "node", "registry", "sdk", "shop", "sql", "store",
+        "token",
     ];
     // A flag stands beside the dotted name of its setting, which is no code.
     let code_lines = text

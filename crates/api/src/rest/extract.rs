@@ -2,7 +2,7 @@
 
 use axum::{
     body::Body,
-    extract::{FromRequest, FromRequestParts, Path, Request},
+    extract::{FromRequest, FromRequestParts, Path, Query, Request},
     http::{StatusCode, header, request::Parts},
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -42,6 +42,23 @@ impl<S: Send + Sync> FromRequestParts<S> for InstancePath {
             .await
             .map_err(bad_path)?;
         Ok(Self(Name::new(&service)?, InstanceId::new(&id)?))
+    }
+}
+
+/// The query of the URL.
+pub(super) struct QueryOf<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryOf<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        match Query::<T>::from_request_parts(parts, state).await {
+            Ok(Query(query)) => Ok(Self(query)),
+            Err(error) => {
+                let message = format!("the query cannot be read: {}", error.body_text());
+                Err(Error::new(Kind::InvalidArgument, "api.query_invalid", message).into())
+            }
+        }
     }
 }
 

@@ -29,6 +29,7 @@ use super::{instances, node, services, watch};
         watch::services,
         node::routes,
         node::status,
+        node::backup,
         node::health,
         node::metrics,
         serve,

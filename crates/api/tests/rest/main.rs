@@ -7,6 +7,7 @@ mod client;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use client::{Client, Events};
 use hyper::StatusCode;
 use serde_json::{Value, json};
@@ -17,7 +18,7 @@ use sinew_api::{
 use sinew_coordination::registry::{Config, Registry};
 use sinew_core::{Clock, Drain, Result};
 use sinew_engine::kv::MemoryKv;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::mpsc};
 
 struct FixedNode;
 
@@ -46,6 +47,24 @@ impl NodeView for FixedNode {
             services: 0,
             instances: 0,
         })
+    }
+    fn backup(&self, since: Option<u64>) -> mpsc::Receiver<Result<Bytes>> {
+        let (to, from) = mpsc::channel(2);
+        let chunks = match since {
+            Some(0) => vec![Err(sinew_core::Error::new(
+                sinew_core::Kind::OutOfRange,
+                "kv.compacted",
+                "gone",
+            ))],
+            _ => vec![
+                Ok(Bytes::from_static(b"one")),
+                Ok(Bytes::from_static(b"two")),
+            ],
+        };
+        for chunk in chunks {
+            to.try_send(chunk).unwrap();
+        }
+        from
     }
     fn routes(&self) -> model::Routes {
         model::Routes {
@@ -350,6 +369,22 @@ async fn a_watch_begins_with_everything_and_follows_changes() {
 }
 
 #[tokio::test]
+async fn a_backup_is_streamed_and_its_failure_is_an_error() {
+    let node = start().await;
+    let whole = node.admin.get("/v1/backup").await;
+    assert_eq!(
+        (whole.status, whole.text.as_str()),
+        (StatusCode::OK, "onetwo")
+    );
+    let gone = node.admin.get("/v1/backup?since=0").await;
+    assert_eq!(gone.status, StatusCode::RANGE_NOT_SATISFIABLE);
+    let wrong = node.admin.get("/v1/backup?since=yesterday").await;
+    assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
+    let service = node.service.get("/v1/backup").await;
+    assert_eq!(service.status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
 async fn the_description_is_the_committed_one_and_true() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
     let document = openapi_document();
@@ -365,7 +400,7 @@ async fn the_description_is_the_committed_one_and_true() {
     let node = start().await;
     let document: Value = serde_json::from_str(&document).unwrap();
     let paths = document["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 11);
+    assert_eq!(paths.len(), 12);
     for (path, methods) in paths {
         let path = path
             .replace("{service}", "orders")

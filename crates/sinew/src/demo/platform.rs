@@ -33,6 +33,7 @@ impl Platform {
         folder: &Path,
         gateway: SocketAddr,
         control: SocketAddr,
+        kv: &str,
     ) -> Result<Self> {
         let file = folder.join("sinew.toml");
         std::fs::write(&file, shop::CONFIGURATION).map_err(|error| {
@@ -46,6 +47,7 @@ impl Platform {
                 ("--data", "node.data", folder.display().to_string()),
                 ("--gateway", "gateway.address", gateway.to_string()),
                 ("--control", "control.address", control.to_string()),
+                ("--kv", "engines.kv", kv.to_owned()),
             ],
         })?;
         let node = Node::start(config).await?;

@@ -343,8 +343,15 @@ impl Kv for EtcdKv {
         }
         // Others may have compacted what came between the last commit of this store and now.
         let from = if after == head { now } else { after } + 1;
-        let feed = (!span.is_empty())
-            .then(|| Feed::begin(self.link.clone(), layout.keys(&span), from, self.queue));
+        let feed = (!span.is_empty()).then(|| {
+            Feed::begin(
+                self.link.clone(),
+                layout.keys(&span),
+                from,
+                self.queue,
+                true,
+            )
+        });
         Ok(Box::new(EtcdWatch {
             layout: layout.clone(),
             feed,

@@ -59,12 +59,14 @@ struct Shared {
 }
 
 impl Feed {
-    /// Everything from the revision `from` on in the range. `queue` revisions may wait.
+    /// Everything from the revision `from` on in the range. `queue` revisions may wait. `commits` says that only
+    /// commits write to the range, so that nothing is missed while the head does not move.
     pub(super) fn begin(
         link: Arc<Link>,
         range: (Bytes, Bytes),
         from: Revision,
         queue: usize,
+        commits: bool,
     ) -> Self {
         let (sender, receiver) = mpsc::channel(queue.clamp(1, QUEUE));
         let shared = Arc::new(Shared::default());
@@ -72,6 +74,7 @@ impl Feed {
             link,
             range,
             next: from,
+            commits,
             pending: VecDeque::new(),
             queue: sender,
             shared: shared.clone(),
@@ -110,6 +113,7 @@ struct Source {
     range: (Bytes, Bytes),
     /// Everything before it was delivered, or does not concern the range.
     next: Revision,
+    commits: bool,
     /// The changes of the newest revision, while more of it may come.
     pending: VecDeque<(KeyValue, bool)>,
     queue: mpsc::Sender<Changes>,
@@ -137,6 +141,7 @@ impl Source {
         let code = match end.code() {
             "kv.compacted" => "kv.compacted",
             "engine.denied" => "engine.denied",
+            "engine.unexpected" => "engine.unexpected",
             _ => "engine.unavailable",
         };
         let told = (end.kind(), code, end.message().to_owned(), context);
@@ -174,6 +179,9 @@ impl Source {
 
     /// When the history that is gone held no commit of ours, nothing was missed: goes on behind it.
     async fn skip(&mut self) -> Result<bool, Failure> {
+        if !self.commits {
+            return Ok(false);
+        }
         let head = RangeRequest {
             keys_only: true,
             ..RangeRequest::key(self.link.layout.head())

@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use sinew_engine::kv::{
-    Batch, Condition, Event, Kv, LeaseId, Outcome, Revision, Span, Write, transact,
+    Batch, Condition, Event, Kv, LeaseId, Outcome, Retention, Revision, Span, Write, transact,
 };
-use sinew_engine_external::etcd::Options;
+use sinew_engine_external::etcd::{Options, wire::RangeRequest};
 use sinew_testbed::{Etcd, Server};
 
 use super::{block_in_place, open};
@@ -199,4 +199,58 @@ async fn leases_end_whoever_is_left() {
         second.commit(since, vec![]).await.unwrap(),
         Outcome::Conflict(0)
     );
+}
+
+/// The marks of deleted keys go once nobody may ask about them, and not before.
+#[tokio::test(flavor = "multi_thread")]
+async fn marks_of_deleted_keys_go_with_the_history() {
+    let server = block_in_place(|| Server::start(Etcd::default())).unwrap();
+    let node = || {
+        let retention = Retention {
+            commits: 10,
+            bytes: usize::MAX,
+        };
+        let options = Options {
+            retention,
+            ..Options::default()
+        };
+        open(&server.address(), options)
+    };
+    let kv = node();
+    let bare = kv.client().await.unwrap();
+    let marks = async || {
+        let range = RangeRequest::names("sinew/t/".into(), "sinew/t0".into(), 0);
+        bare.range(range).await.unwrap().kvs.len()
+    };
+    let delete = |n: u32| Write::Delete {
+        key: format!("k{n:02}").into(),
+    };
+    let all: Vec<Write> = (0..20).map(|n| put(&format!("k{n:02}"), None)).collect();
+    let start = committed(&kv, all).await;
+    for n in 0..20 {
+        committed(&kv, vec![delete(n)]).await;
+    }
+    assert_eq!(marks().await, 20);
+    let since = |revision| vec![Condition::Unchanged(Span::all(), revision)];
+    soon(async {
+        while kv.commit(since(start), vec![]).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    // The next keeper begins with what the last one left.
+    drop(kv);
+    let kv = node();
+    soon(async {
+        while marks().await > 10 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    assert!(marks().await > 0);
+    let newest = kv.revision().await.unwrap();
+    let outcome = kv.commit(since(newest - 5), vec![]).await.unwrap();
+    assert_eq!(outcome, Outcome::Conflict(0));
+    let error = kv.commit(since(start), vec![]).await.unwrap_err();
+    assert_eq!(error.code(), "kv.compacted");
 }

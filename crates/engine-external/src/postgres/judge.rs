@@ -15,6 +15,9 @@ use sinew_engine::kv::{
 
 use super::command::{Reply, Request};
 
+#[cfg(test)]
+mod tests;
+
 /// What must be read before a batch can be judged. Names are the keys' places in it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Questions {

@@ -323,6 +323,10 @@ impl Warden {
             .execute(&mut *connection)
             .await?;
         }
+        // A batch's number is looked for within seconds; instances of long ago need none.
+        sqlx::query("DELETE FROM writers WHERE at < now() - interval '1 day'")
+            .execute(&mut *connection)
+            .await?;
         let rows = sqlx::query("SELECT lease, count, ttl FROM renewals ORDER BY lease")
             .fetch_all(connection)
             .await?;

@@ -266,13 +266,21 @@ impl Server {
         // Those that are left would only be found out one by one.
         self.idle().clear();
         let since = self.clock.now();
-        let changed = self.health.send_if_modified(|health| {
-            let changed = !matches!(health, Health::Away { .. });
-            if changed {
+        let mut changed = false;
+        self.health.send_if_modified(|health| {
+            let (since, said) = match health {
+                Health::Away { since, reason } => (*since, reason.as_str()),
+                _ => {
+                    changed = true;
+                    (since, "")
+                }
+            };
+            let is_new = said != why.reason();
+            if is_new || changed {
                 let reason = why.reason().to_owned();
                 *health = Health::Away { since, reason };
             }
-            changed
+            is_new || changed
         });
         if changed {
             tracing::warn!(

@@ -1,8 +1,10 @@
 //! `Kv` over a real PostgreSQL.
 
 mod faults;
+mod measure;
 mod opening;
 mod suite;
+mod tls;
 
 use std::{
     sync::{
@@ -19,6 +21,7 @@ use sinew_engine_external::{
     postgres::{Options, PostgresKv},
 };
 use sinew_testbed::{Postgres, Server};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 fn server() -> Arc<Server> {
     let program = Postgres::default().with("max_connections", "400");
@@ -65,4 +68,14 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), future)
         .await
         .expect("this should have happened soon")
+}
+
+/// Does something to the database that Sinew would not.
+async fn sql(server: &Server, text: &str) {
+    let url = format!("postgres://sinew@{}/postgres", server.address());
+    let mut connection = PgConnection::connect(&url).await.expect("a connection");
+    sqlx::raw_sql(AssertSqlSafe(text.to_owned()))
+        .execute(&mut connection)
+        .await
+        .expect("the statement");
 }

@@ -9,19 +9,8 @@ use sinew_engine::{
 };
 use sinew_engine_external::postgres::PostgresKv;
 use sinew_testbed::{Postgres, Server};
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use super::{commit, namespace, open, server, soon};
-
-/// Does something to the database that Sinew would not.
-async fn sql(server: &Server, text: &str) {
-    let url = format!("postgres://sinew@{}/postgres", server.address());
-    let mut connection = PgConnection::connect(&url).await.expect("a connection");
-    sqlx::raw_sql(AssertSqlSafe(text.to_owned()))
-        .execute(&mut connection)
-        .await
-        .expect("the statement");
-}
+use super::{commit, namespace, open, server, soon, sql};
 
 fn code<T>(result: sinew_core::Result<T>) -> String {
     result.err().expect("an error").code().to_owned()

@@ -1,17 +1,21 @@
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::Command,
+    thread,
 };
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
-use crate::{Program, find, free_port, run};
+use crate::{Program, Server, find, free_port, run};
 
-/// A cluster of one etcd member, with fsync as its package sets it up.
+/// A member of an etcd cluster, the only one unless it is made by [`Etcd::cluster`], with fsync as its package sets it up.
 #[derive(Clone, Debug, Default)]
 pub struct Etcd {
     arguments: Vec<String>,
     tls: Option<(PathBuf, PathBuf)>,
+    /// Which member it is, and the ports on which all members talk to each other.
+    member: Option<(usize, Vec<u16>)>,
 }
 
 impl Etcd {
@@ -27,6 +31,28 @@ impl Etcd {
     pub fn with_tls(mut self, certificate: PathBuf, key: PathBuf) -> Self {
         self.tls = Some((certificate, key));
         self
+    }
+
+    /// Starts a cluster of this many members.
+    pub fn cluster(members: usize) -> Result<Vec<Server>> {
+        let ports = (0..members)
+            .map(|_| free_port())
+            .collect::<Result<Vec<_>>>()?;
+        // None of them serves before most of them are there.
+        let starting: Vec<_> = (0..members)
+            .map(|member| {
+                let program = Self {
+                    member: Some((member, ports.clone())),
+                    ..Self::default()
+                };
+                thread::spawn(move || Server::start(program))
+            })
+            .collect();
+        let started = starting.into_iter().map(|starting| match starting.join() {
+            Ok(started) => started,
+            Err(_) => bail!("starting a member panicked"),
+        });
+        started.collect()
     }
 
     fn scheme(&self) -> &'static str {
@@ -53,19 +79,33 @@ impl Program for Etcd {
     }
 
     fn prepare(&self, folder: &Path, _port: u16) -> Result<()> {
-        // The port for other members; there are none, but it is written into the data.
-        std::fs::write(folder.join("peer"), free_port()?.to_string())?;
+        // They are written into the data, so they stay what they are.
+        let ports = match &self.member {
+            Some((_, ports)) => ports.clone(),
+            None => vec![free_port()?],
+        };
+        let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+        fs::write(folder.join("peers"), ports.join(" "))?;
         Ok(())
     }
 
     fn command(&self, folder: &Path, port: u16) -> Result<Command> {
         let scheme = self.scheme();
-        let peer = std::fs::read_to_string(folder.join("peer"))?;
+        let peers = fs::read_to_string(folder.join("peers"))?;
+        let peers: Vec<&str> = peers.split(' ').collect();
+        let member = self.member.as_ref().map_or(0, |(member, _)| *member);
+        let peer = peers[member];
+        let everybody: Vec<String> = peers
+            .iter()
+            .enumerate()
+            .map(|(member, port)| format!("member{member}=http://127.0.0.1:{port}"))
+            .collect();
         let mut command = Command::new(find("etcd", &[], "etcd-server")?);
         command
             .arg("--data-dir")
             .arg(folder.join("data"))
-            .args(["--name", "one", "--log-outputs", "stderr"])
+            .arg(format!("--name=member{member}"))
+            .args(["--log-outputs", "stderr"])
             .args(["--logger", "zap", "--log-level", "warn"])
             .arg(format!("--listen-client-urls={scheme}://127.0.0.1:{port}"))
             .arg(format!(
@@ -75,7 +115,7 @@ impl Program for Etcd {
             .arg(format!(
                 "--initial-advertise-peer-urls=http://127.0.0.1:{peer}"
             ))
-            .arg(format!("--initial-cluster=one=http://127.0.0.1:{peer}"))
+            .arg(format!("--initial-cluster={}", everybody.join(",")))
             .args(&self.arguments);
         if let Some((certificate, key)) = &self.tls {
             command.arg("--cert-file").arg(certificate);

@@ -236,3 +236,23 @@ async fn the_next_endpoint_takes_over() {
     one.cut();
     workload.end().await;
 }
+
+/// Whichever member leads is killed, one after the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_of_a_cluster_are_killed() {
+    let mut members = block_in_place(|| Etcd::cluster(3)).unwrap();
+    let hosts: Vec<String> = members.iter().map(Server::address).collect();
+    let at = format!("{}?timeout=3s", hosts.join(","));
+    let kv = Arc::new(open(&at, Options::default()));
+    let workload = Workload::begin(kv).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    block_in_place(|| {
+        for member in &mut members {
+            member.kill();
+            std::thread::sleep(outage());
+            member.start_again().unwrap();
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    });
+    workload.end().await;
+}

@@ -26,24 +26,25 @@ mod checkpoint;
 mod command;
 mod config;
 mod consumer;
-mod face;
+pub(crate) mod face;
 mod fault;
 mod files;
 mod member;
 mod message;
+pub(crate) mod opening;
 mod operation;
 mod options;
 mod stage;
 mod state;
 mod tables;
 mod topic;
-mod unit;
+#[allow(dead_code, reason = "the store that commits units follows")]
+pub(crate) mod unit;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -60,6 +61,7 @@ use sinew_engine::bus::{
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use self::face::BusFace;
 pub use self::options::BusOptions;
 use self::{
     command::{Answer, Command, Target},
@@ -69,14 +71,7 @@ use self::{
     tables::Tables,
     topic::{Found, Held},
 };
-pub(crate) use self::{
-    face::BusFace,
-    unit::{BusAck, BusUnit},
-};
-use crate::{
-    journal::{Hold, Slot},
-    storage::Storage,
-};
+use crate::journal::Journal;
 
 const CAPABILITY: Capability = Capability {
     engine: "embedded",
@@ -110,6 +105,8 @@ const CAPABILITY: Capability = Capability {
 #[derive(Clone)]
 pub struct EmbeddedBus {
     caller: Caller,
+    /// When it has a log of its own.
+    journal: Option<Journal>,
 }
 
 /// What the commit thread, the checkpoint thread and everybody who asks share.
@@ -235,70 +232,25 @@ impl Caller {
     }
 }
 
-/// A bus that is open, and not served yet.
-pub(crate) struct BusOpening {
-    pub(crate) bus: EmbeddedBus,
-    pub(crate) slot: Slot<BusFace>,
-}
-
-/// Opens the bus's files in `folder`, which exists. `hold` is its hold on the log.
-pub(crate) fn open(
-    storage: Arc<dyn Storage>,
-    folder: &Path,
-    clock: Clock,
-    options: BusOptions,
-    hold: Hold,
-) -> Result<BusOpening> {
-    let failed_sync = options.failed_sync.clone();
-    let tables = Tables::open(
-        Arc::clone(&storage),
-        folder,
-        options.tables_bytes(),
-        failed_sync.clone(),
-    )?;
-    let found = tables.load()?;
-    let files = Files::new(storage, folder, options.blocks_bytes(), failed_sync);
-    let names: std::collections::HashSet<String> = found
-        .segments
-        .iter()
-        .map(|(place, segment)| files::name(*place, segment.first))
-        .collect();
-    files.remove_strangers(|name| names.contains(name))?;
-    let state = State::new(found, tables.view()?);
-    let memory = Arc::clone(&state.memory);
-    let (commands, queue) = mpsc::channel(options.queue_commands);
-    let room = Arc::new(Semaphore::new(
-        options.queue_bytes.min(Semaphore::MAX_PERMITS),
-    ));
-    let shared = Arc::new(Shared {
-        clock,
-        options,
-        state: Mutex::new(state),
-        files,
-        tables,
-        commands: commands.downgrade(),
-        is_nudged: AtomicBool::new(false),
-        is_ending: AtomicBool::new(false),
-    });
-    let face = BusFace::new(Arc::clone(&shared), hold.share())?;
-    let bus = EmbeddedBus {
-        caller: Caller {
-            shared,
-            commands,
-            room,
-            memory,
-        },
-    };
-    let slot = Slot::new(face, hold, queue);
-    Ok(BusOpening { bus, slot })
-}
-
 impl EmbeddedBus {
     /// Takes what is in memory to files now. It happens by itself, too.
     pub async fn checkpoint(&self) -> Result<()> {
         self.caller
             .ask(|answer| Command::Checkpoint { answer })
             .await
+    }
+
+    /// Writes what is queued, takes all to files, and lets go of them. Everything later answers
+    /// `bus.closed`. Dropping every clone and consumer does the same but for the checkpoint; a
+    /// process that just ends loses nothing that was answered.
+    ///
+    /// A bus of a store is closed with the store; this is only its checkpoint.
+    pub async fn close(&self) -> Result<()> {
+        let checkpoint = self.checkpoint().await;
+        if let Some(journal) = &self.journal {
+            journal.close().await;
+        }
+        checkpoint
     }
 
     /// The first offset of each partition whose message entered at a time or later.

@@ -4,7 +4,6 @@
 #![warn(missing_docs)]
 
 pub mod blob;
-#[allow(dead_code, reason = "the store that opens it follows")]
 mod bus;
 pub mod cache;
 #[allow(dead_code, reason = "its faces follow")]

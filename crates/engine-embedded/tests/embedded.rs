@@ -4,6 +4,8 @@
 
 #[path = "blob/suite.rs"]
 mod blob_suite;
+#[path = "bus/crash.rs"]
+mod bus_crash;
 #[path = "cache/suite.rs"]
 mod cache_suite;
 #[path = "kv/crash.rs"]

@@ -6,9 +6,9 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use sinew_core::{Clock, Name};
 
-use super::*;
+use super::{opening::BusOpening, *};
 use crate::{
-    journal::{Journal, Opening},
+    journal::Opening,
     log::{self, FailedSync, OwnedLog},
     storage::{RealStorage, SimulatedStorage, Storage},
 };
@@ -49,7 +49,7 @@ fn open_on(
     let log = OwnedLog::open(Arc::clone(&storage), &folder.join("log"), log)?;
     let opening = Opening::new(log);
     let hold = opening.hold();
-    let BusOpening { bus, slot } = super::open(storage, folder, clock.clone(), options, hold)?;
+    let BusOpening { bus, slot } = opening::open(storage, folder, clock.clone(), options, hold)?;
     let journal = opening.start(slot, clock, ())?;
     Ok(Alone { bus, journal })
 }

@@ -1,9 +1,9 @@
 //! A disk that is full, and what lies on it at rest.
 
+use sinew_core::{Kind, ManualClock, Timestamp};
 use sinew_engine::bus::{
     Bus, GroupConfig, Message, Retention, Subscription, TopicConfig, Unsettled,
 };
-use sinew_core::{Kind, ManualClock, Timestamp};
 
 use super::*;
 

@@ -220,7 +220,7 @@ impl Run {
                             self.model.published.insert((topic, position), text);
                         }
                         Published::Scheduled => drop(self.model.scheduled.insert(text)),
-                        Published::Duplicate => panic!("{text} was published once"),
+                        other => panic!("{text} was published once: {other:?}"),
                     }
                 }
                 if topic == "t" {
@@ -294,10 +294,26 @@ impl Run {
             .flat_map(BTreeMap::values)
             .collect();
         let set: BTreeSet<&String> = all.iter().copied().collect();
-        assert_eq!(set.len(), all.len(), "seed {seed}: something is there twice");
+        assert_eq!(
+            set.len(),
+            all.len(),
+            "seed {seed}: something is there twice"
+        );
         for text in &self.model.scheduled {
-            let state = || bus.caller.shared.state.lock().topic(&name("t")).unwrap().counts;
-            assert!(set.contains(text), "seed {seed}: {text} was scheduled; {:?}", state());
+            let state = || {
+                bus.caller
+                    .shared
+                    .state
+                    .lock()
+                    .topic(&name("t"))
+                    .unwrap()
+                    .counts
+            };
+            assert!(
+                set.contains(text),
+                "seed {seed}: {text} was scheduled; {:?}",
+                state()
+            );
         }
         // What was not answered is there as a whole or not at all.
         for doubt in std::mem::take(&mut self.model.doubt) {
@@ -335,12 +351,7 @@ impl Run {
     }
 
     /// Every message is settled, dead, or delivered now, in the order of its key.
-    async fn drain(
-        &mut self,
-        bus: &EmbeddedBus,
-        texts: BTreeSet<String>,
-        dead: BTreeSet<String>,
-    ) {
+    async fn drain(&mut self, bus: &EmbeddedBus, texts: BTreeSet<String>, dead: BTreeSet<String>) {
         let seed = self.seed;
         let (topic, group) = (name("t"), name("g"));
         let consumer = bus.subscribe(&topic, &group, subscription()).await;

@@ -1,13 +1,13 @@
 //! `Kv` over etcd, 3.4 or newer.
 //!
-//! Every commit is one transaction of etcd ([`commit`]), and its revision is etcd's. etcd numbers the writes of
+//! Every commit is one transaction of etcd (`commit`), and its revision is etcd's. etcd numbers the writes of
 //! the whole cluster, so a store's revisions have gaps; the store's own newest one is that of a key which
 //! every commit writes. What etcd cannot say by itself is arranged with keys beside the data
-//! ([`layout`]): which condition failed, deletions in a range, leases that end as a commit.
+//! (`layout`): which condition failed, deletions in a range, leases that end as a commit.
 //!
 //! Rejected: numbering the store's commits without gaps in a counter of its own, since an entry could not know its
 //! number while it is written without taking turns; attaching keys to etcd's leases, since it
-//! deletes them without a trace that a condition could see ([`lease`]).
+//! deletes them without a trace that a condition could see (`lease`).
 
 use std::{sync::Arc, time::Duration};
 

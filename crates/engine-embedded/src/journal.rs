@@ -91,6 +91,9 @@ pub(crate) trait Face: Send + 'static {
 
     /// At opening: this face's part of a record that it has not got, in order.
     fn replay(&mut self, sequence: Sequence, part: Bytes) -> Result<()>;
+
+    /// Everything was replayed: from now on it is served.
+    fn replayed(&mut self) {}
 }
 
 /// All faces of a store: one [`Slot`], or a [`Pair`] of them.
@@ -112,7 +115,7 @@ pub(crate) trait Faces: Send + 'static {
     /// Whether there is a face of this tag.
     fn replay(&mut self, sequence: Sequence, tag: u8, part: Bytes) -> Result<bool>;
     /// The replay is over: from now on the log may let go of what nobody holds.
-    fn settle_holds(&self);
+    fn replayed(&mut self);
 }
 
 /// A log that is open, and not served yet.
@@ -148,7 +151,7 @@ impl Opening {
         keep: impl Send + 'static,
     ) -> Result<Journal> {
         self.replay(&mut faces)?;
-        faces.settle_holds();
+        faces.replayed();
         let runtime = runtime::Builder::new_current_thread()
             .enable_time()
             .build()

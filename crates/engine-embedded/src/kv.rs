@@ -1,9 +1,4 @@
-use std::{
-    path::Path,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
-    thread,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use sinew_core::{Clock, Error, Kind, Result};
@@ -12,55 +7,62 @@ use sinew_engine::kv::{
 };
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::{
+    journal::{Journal, Opening, Slot},
+    log::OwnedLog,
+    storage::Storage,
+};
 use command::{Answer, Command, Request};
+use face::KvFace;
 use feed::{EmbeddedWatch, Feed};
+use index::{Index, Pressure, Progress, Snapshot, State, StoreError, disk_full};
 use leases::Leases;
 pub use options::{Options, SyncFailure};
-use store::{Snapshot, Store, StoreError};
-use writer::Writer;
 
 mod change;
 mod command;
+mod face;
 mod feed;
+mod index;
+mod leased;
 mod leases;
 mod options;
-mod store;
-mod transaction;
-mod writer;
 
+#[cfg(test)]
+mod power_loss;
 #[cfg(test)]
 mod tests;
 
-/// The embedded [`Kv`]: one file under a data folder, one thread that writes it.
+/// The embedded [`Kv`]: a log and sorted files under a data folder.
 ///
 /// ```text
-/// commit ──▶ bounded queue ──▶ writer thread: many transactions, one fsync ──▶ answers
+/// commit ──▶ bounded queue ──▶ commit thread: many transactions, one record, one fsync ──▶ answers
 ///                                   │ publishes
 /// get, range ──▶ snapshot           ▼
-/// watch ◀── recent commits in memory, older ones from the history in the file
+/// watch ◀── recent commits in memory, older ones from the history in files
 /// ```
 ///
-/// - Conditions are checked by the writer, against everything before them in the same group.
+/// - Conditions are checked by the commit thread, against everything before them in the same record.
+/// - What is durable in the log is in memory first, and in sorted files soon after (module `index`).
 /// - Readers work on snapshots and never wait for the writer.
-/// - Leases are in the file, their deadlines in memory; the writer ends those that are due.
-/// - When a write fails, for want of space or a broken disk, the store is opened anew, which tells
-///   what became of the group; reads go on. A failed fsync ends the process: what the kernel has
-///   kept of the data is then unknown, and only a restart finds out
-///   ("Can Applications Recover from fsync Failures?", Rebello et al. 2020).
+/// - Leases are in the log and the files, their deadlines in memory; the commit thread ends those that
+///   are due.
+/// - A write that fails, for want of space or a broken disk, is taken back; reads go on. A failed fsync
+///   ends the process: what the kernel has kept of the data is then unknown, and only a restart finds
+///   out ("Can Applications Recover from fsync Failures?", Rebello et al. 2020).
 pub struct EmbeddedKv {
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
     /// Bytes that queued transactions may still take.
     budget: Arc<Semaphore>,
     options: Options,
+    journal: Journal,
 }
 
-/// What readers, watchers and the writer see.
+/// What readers, watchers and the commit thread see.
 struct Shared {
     clock: Clock,
-    /// `None` when the store is closed, or broken and not open again yet. Readers hold the lock only
-    /// to take a snapshot; the writer is the one that replaces the store.
-    store: RwLock<Option<Store>>,
+    state: Arc<State>,
     feed: Feed,
     leases: Leases,
 }
@@ -84,69 +86,77 @@ const CAPABILITY: Capability = Capability {
 const SHORT_PAGE: usize = 64;
 
 impl EmbeddedKv {
-    /// Opens the store in `dir`, which is made if it does not exist, and starts its writer. Blocks for
-    /// the time of reading the file's head; after a crash, for that of a quick repair.
+    /// Opens the store in `dir`, which is made if it does not exist, and starts its threads. Blocks
+    /// for the time of reading what leads to the data, and of replaying the end of the log. A folder
+    /// of an older format is brought to today's, which takes as long as copying it.
     ///
-    /// Errors: `kv.locked` (FailedPrecondition) when another process has it open, `kv.format_newer`
-    /// (FailedPrecondition) when a newer Sinew wrote it, `kv.corrupt` (DataLoss), `kv.disk_full`
-    /// (ResourceExhausted), `kv.unavailable` (Unavailable) for other failures of the disk.
+    /// Errors: `kv.locked` (FailedPrecondition) when another process has it open, `kv.format_newer`,
+    /// `store.format_newer`, `log.version` (FailedPrecondition) when a newer Sinew wrote it,
+    /// `kv.corrupt`, `store.corrupt`, `log.corrupt` (DataLoss), `kv.disk_full`, `log.full`
+    /// (ResourceExhausted), `kv.unavailable`, `log.io` (Unavailable) for other failures of the disk.
     pub fn open(dir: impl AsRef<Path>, clock: Clock, options: Options) -> Result<Self> {
         let dir = dir.as_ref();
-        let store = Store::open(dir, &options).map_err(|StoreError(error)| error)?;
-        let head = store.head().map_err(|StoreError(error)| error)?;
-        let leases = store.leases().map_err(|StoreError(error)| error)?;
+        Self::open_inner(dir, clock, options)
+            .map_err(|error| error.with_context(format!("folder {}", dir.display())))
+    }
+
+    fn open_inner(dir: &Path, clock: Clock, options: Options) -> Result<Self> {
+        let storage = Arc::clone(&options.storage);
+        let lock = prepare(&storage, dir, &options)?;
+        let log = OwnedLog::open(Arc::clone(&storage), &dir.join("log"), &options.of_log())?;
+        let opening = Opening::new(log);
+        let hold = opening.hold();
+        let opened = Index::open(&storage, dir, &options, hold.share())
+            .map_err(|StoreError(error)| error)?;
         let shared = Arc::new(Shared {
-            store: RwLock::new(Some(store)),
-            feed: Feed::new(head.revision),
-            leases: Leases::new(leases, clock.monotonic()),
-            clock,
+            state: opened.index.state(),
+            feed: Feed::new(),
+            leases: Leases::default(),
+            clock: clock.clone(),
         });
         let (commands, queue) = mpsc::channel(options.queue_transactions);
-        let budget = Arc::new(Semaphore::new(
-            options.queue_bytes.min(Semaphore::MAX_PERMITS),
-        ));
-        let runtime = Writer::runtime()?;
-        let writer = Writer::new(shared.clone(), queue, dir.to_owned(), options.clone());
-        thread::Builder::new()
-            .name("kv-writer".to_owned())
-            .spawn(move || writer.run(&runtime))
-            .map_err(|error| unavailable("the writer thread could not start").with_source(error))?;
+        let face = KvFace::new(Arc::clone(&shared), opened, options.clone(), dir.to_owned());
+        let journal = opening.start(Slot::new(face, hold, queue), clock, lock)?;
+        let budget = options.queue_bytes.min(Semaphore::MAX_PERMITS);
         Ok(Self {
             shared,
             commands,
-            budget,
+            budget: Arc::new(Semaphore::new(budget)),
             options,
+            journal,
         })
     }
 
-    /// Writes what is queued, closes the file and frees its lock. Everything later answers
-    /// `kv.closed`. Dropping the store does the same in the background; a process that just ends loses nothing that was acknowledged.
+    /// Writes what is queued, closes the files and frees their lock. Everything later answers
+    /// `kv.closed`. Dropping the store does the same in the background; a process that just ends
+    /// loses nothing that was acknowledged.
     pub async fn close(&self) -> Result<()> {
-        self.ask(Request::Close, 1).await
+        if self.shared.feed.is_closed() {
+            return Err(closed());
+        }
+        self.journal.close().await;
+        Ok(())
     }
 
-    /// Passes a request to the writer and waits for its answer.
+    /// Passes a request to the commit thread and waits for its answer.
     async fn ask<T>(&self, request: impl FnOnce(Answer<T>) -> Request, bytes: usize) -> Result<T> {
         let (answer, answered) = Answer::new();
         let command = async {
+            self.wait_for_room().await?;
             let bytes = u32::try_from(bytes.min(self.options.queue_bytes)).unwrap_or(u32::MAX);
-            let budget = self.budget.clone().acquire_many_owned(bytes).await.ok()?;
-            let slot = self.commands.reserve().await.ok()?;
+            let budget = self.budget.clone().acquire_many_owned(bytes);
+            let budget = budget.await.map_err(|_| closed())?;
+            let slot = self.commands.reserve().await.map_err(|_| closed())?;
             slot.send(Command {
                 request: request(answer),
-                bytes: bytes as usize,
                 _budget: budget,
             });
-            Some(())
+            Ok::<_, Error>(())
         };
         tokio::select! {
-            queued = command => queued.ok_or_else(closed)?,
+            queued = command => queued?,
             () = self.shared.clock.sleep(self.options.queue_timeout) => {
-                return Err(Error::new(
-                    Kind::ResourceExhausted,
-                    "kv.overloaded",
-                    "the store has more to write than it can; nothing was written, try again later",
-                ));
+                return Err(overloaded());
             }
         }
         tokio::select! {
@@ -159,10 +169,46 @@ impl EmbeddedKv {
         }
     }
 
+    /// Holds up a writer while the files lag behind the log: a little at first, so that nobody meets
+    /// a wall. When that will not change by itself, the error says why.
+    async fn wait_for_room(&self) -> Result<()> {
+        let mut pressure = self.shared.state.pressure();
+        if pressure == Pressure::None {
+            return Ok(());
+        }
+        let mut progress = self.shared.state.progress();
+        loop {
+            match pressure {
+                Pressure::None => return Ok(()),
+                Pressure::Slow(time) => {
+                    tokio::select! {
+                        () = self.shared.clock.sleep(time) => {}
+                        _ = progress.changed() => {}
+                    }
+                    return Ok(());
+                }
+                Pressure::Stop => {
+                    let outcome = *progress.borrow_and_update();
+                    match outcome {
+                        Progress::Well => {}
+                        Progress::Full => return Err(disk_full()),
+                        Progress::Failed => {
+                            return Err(unavailable("the store's files cannot be written"));
+                        }
+                    }
+                    if progress.changed().await.is_err() {
+                        return Err(closed());
+                    }
+                }
+            }
+            pressure = self.shared.state.pressure();
+        }
+    }
+
     /// A snapshot of the newest state, for a short read right here.
     fn here<T>(&self, read: impl FnOnce(Snapshot) -> Result<T, StoreError>) -> Result<T> {
         let result = self.shared.snapshot().and_then(read);
-        result.map_err(|error| self.report(error))
+        result.map_err(|StoreError(error)| error)
     }
 
     /// The same for a long read.
@@ -175,41 +221,36 @@ impl EmbeddedKv {
         let result = reading
             .await
             .map_err(|error| unavailable("a read broke off").with_source(error))?;
-        result.map_err(|error| self.report(error))
-    }
-
-    /// After a failed read of the file, the writer shall open it anew.
-    fn report(&self, StoreError(error): StoreError) -> Error {
-        if error.code() == "kv.unavailable"
-            && let Ok(budget) = self.budget.clone().try_acquire_owned()
-        {
-            let command = Command {
-                request: Request::Reopen,
-                bytes: 1,
-                _budget: budget,
-            };
-            // A full queue means that the writer will meet the failure itself.
-            let _ = self.commands.try_send(command);
-        }
-        error
+        result.map_err(|StoreError(error)| error)
     }
 }
 
+/// Takes the lock of the folder, and makes it what this version reads.
+fn prepare(storage: &Arc<dyn Storage>, dir: &Path, options: &Options) -> Result<Box<dyn Send>> {
+    let failed = |error: std::io::Error| StoreError::from(error).0;
+    storage.create_dir(dir).map_err(failed)?;
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        storage.sync_dir(parent).map_err(failed)?;
+    }
+    let lock = storage.lock(&dir.join("lock"));
+    let lock = lock.map_err(|error| match error.kind() {
+        std::io::ErrorKind::WouldBlock => Error::new(
+            Kind::FailedPrecondition,
+            "kv.locked",
+            "another process has the store open; only one may",
+        ),
+        _ => failed(error),
+    })?;
+    Index::prepare(storage, dir, options).map_err(|StoreError(error)| error)?;
+    Ok(lock)
+}
+
 impl Shared {
-    fn store(&self) -> RwLockReadGuard<'_, Option<Store>> {
-        self.store.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set_store(&self, store: Option<Store>) {
-        *self.store.write().unwrap_or_else(PoisonError::into_inner) = store;
-    }
-
     fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        match &*self.store() {
-            Some(store) => store.snapshot(),
-            None if self.feed.is_closed() => Err(StoreError(closed())),
-            None => Err(StoreError(unavailable("the store's disk does not work"))),
+        if self.feed.is_closed() {
+            return Err(StoreError(closed()));
         }
+        Ok(self.state.snapshot())
     }
 }
 
@@ -220,7 +261,7 @@ impl Kv for EmbeddedKv {
     }
 
     async fn revision(&self) -> Result<Revision> {
-        self.here(|snapshot| Ok(snapshot.head()?.revision))
+        self.here(|snapshot| Ok(snapshot.revision))
     }
 
     async fn get(&self, key: &[u8]) -> Result<Option<Entry>> {
@@ -251,10 +292,9 @@ impl Kv for EmbeddedKv {
     }
 
     async fn watch(&self, span: Span, after: Revision) -> Result<Box<dyn Watch>> {
-        // Asked of the file rather than of the feed, which hears of a commit an instant later
+        // Asked of the state rather than of the feed, which hears of a commit an instant later
         // than readers can see it.
-        self.here(|snapshot| snapshot.head())?
-            .check_history(after)?;
+        self.here(Ok)?.check_history(after)?;
         Ok(Box::new(EmbeddedWatch::new(
             self.shared.clone(),
             span,
@@ -285,6 +325,14 @@ impl Kv for EmbeddedKv {
         self.ask(|answer| Request::Compact { revision, answer }, 1)
             .await
     }
+}
+
+fn overloaded() -> Error {
+    Error::new(
+        Kind::ResourceExhausted,
+        "kv.overloaded",
+        "the store has more to write than it can; nothing was written, try again later",
+    )
 }
 
 fn closed() -> Error {

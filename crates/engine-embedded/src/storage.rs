@@ -46,6 +46,13 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
 
     /// Makes the entries of a folder durable.
     fn sync_dir(&self, folder: &Path) -> io::Result<()>;
+
+    /// Makes a file and holds a lock on it until what it answers is dropped; `WouldBlock` when
+    /// another process, or somebody else in this one, holds it. A file system that only one can see
+    /// needs none.
+    fn lock(&self, _path: &Path) -> io::Result<Box<dyn Send>> {
+        Ok(Box::new(()))
+    }
 }
 
 /// An open file. Positioned calls only: there is no cursor to share.

@@ -114,8 +114,9 @@ impl<F: Face> Faces for Slot<F> {
         Ok(true)
     }
 
-    fn settle_holds(&self) {
+    fn replayed(&mut self) {
         self.hold.settle(self.face.next());
+        self.face.replayed();
     }
 }
 
@@ -235,8 +236,8 @@ impl<A: Face, B: Face> Faces for Pair<A, B> {
         }
     }
 
-    fn settle_holds(&self) {
-        self.first.settle_holds();
-        self.second.settle_holds();
+    fn replayed(&mut self) {
+        self.first.replayed();
+        self.second.replayed();
     }
 }

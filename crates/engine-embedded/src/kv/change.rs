@@ -1,101 +1,160 @@
-//! The bytes of entries and commits in the file. Little endian; lengths are `u32`; lease 0 is none.
+//! What a part of the log's records says: the operations of the store, in order.
 //!
 //! ```text
-//! entry   revision u64 · lease u64 · value
-//! commit  for each change, in key order:  key length · key · before · after
-//! before, after   0u8, or 1u8 · revision u64 · lease u64 · value length · value
+//! commit   1u8 · revision u64 · length u32 · changes, in key order
+//! granted  2u8 · lease u64 · TTL in nanoseconds u64
+//! ended    3u8 · lease u64
+//! floor    4u8 · revision u64, up to which the history is forgotten
+//!
+//! change   key length u32 · key · 0u8                                   the key was deleted
+//!          key length u32 · key · 1u8 · lease u64 · value length u32 · value
 //! ```
 //!
-//! Format version 1. A change of this layout needs a new version and a reader of the old one.
+//! Little endian; lease 0 is none. Version 2 of the store's format: a change of it needs a new tag in
+//! the record, and a reader of the old one.
 
 use bytes::{Buf, BufMut, Bytes};
 use sinew_engine::kv::{Batch, Entry, Event, Key, LeaseId, Revision, Span};
 
-/// One commit as the history keeps it. Keys and values share one buffer.
+/// One operation, as it is read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Commit {
-    pub(super) revision: Revision,
-    /// In key order; never empty.
-    pub(super) changes: Vec<Change>,
-    /// The size of the encoded commit.
-    pub(super) bytes: usize,
+pub(super) enum Operation {
+    Commit(Commit),
+    Granted { lease: u64, ttl: u64 },
+    Ended { lease: u64 },
+    Floor(Revision),
 }
 
-#[derive(Debug, PartialEq, Eq)]
+/// One commit. Its bytes are shared with the record that made it durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Commit {
+    pub(super) revision: Revision,
+    /// Its changes, as above.
+    pub(super) changes: Bytes,
+}
+
+/// The change of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Change {
     pub(super) key: Key,
-    pub(super) before: Option<Entry>,
-    pub(super) after: Option<Entry>,
+    /// Its value and its lease; nothing when it was deleted.
+    pub(super) value: Option<(Bytes, Option<LeaseId>)>,
 }
 
 /// The bytes are not what this module writes.
 #[derive(Debug)]
 pub(super) struct Malformed;
 
-pub(super) fn encode_entry(entry: &Entry) -> Vec<u8> {
-    let mut buffer = Vec::with_capacity(16 + entry.value.len());
-    buffer.put_u64_le(entry.revision);
-    buffer.put_u64_le(entry.lease.map_or(0, |lease| lease.0));
-    buffer.extend_from_slice(&entry.value);
-    buffer
+/// Begins a commit; answers where, for [`end_commit`].
+pub(super) fn begin_commit(part: &mut Vec<u8>, revision: Revision) -> usize {
+    part.put_u8(1);
+    part.put_u64_le(revision);
+    part.put_u32_le(0);
+    part.len()
 }
 
-pub(super) fn decode_entry(key: Key, mut bytes: &[u8]) -> Result<Entry, Malformed> {
-    let revision = bytes.try_get_u64_le()?;
-    let lease = lease(bytes.try_get_u64_le()?);
-    Ok(Entry {
-        key,
-        value: Bytes::copy_from_slice(bytes),
-        revision,
-        lease,
+/// Ends a commit that began at `start`; answers the size of its changes.
+pub(super) fn end_commit(part: &mut [u8], start: usize) -> u32 {
+    let length = u32::try_from(part.len() - start).expect("limits keep commits far below 4 GB");
+    part[start - 4..start].copy_from_slice(&length.to_le_bytes());
+    length
+}
+
+pub(super) fn put_change(part: &mut Vec<u8>, key: &[u8], value: Option<(&[u8], Option<LeaseId>)>) {
+    put_bytes(part, key);
+    match value {
+        None => part.put_u8(0),
+        Some((value, lease)) => {
+            part.put_u8(1);
+            part.put_u64_le(lease.map_or(0, |lease| lease.0));
+            put_bytes(part, value);
+        }
+    }
+}
+
+pub(super) fn put_granted(part: &mut Vec<u8>, lease: u64, ttl: u64) {
+    part.put_u8(2);
+    part.put_u64_le(lease);
+    part.put_u64_le(ttl);
+}
+
+pub(super) fn put_ended(part: &mut Vec<u8>, lease: u64) {
+    part.put_u8(3);
+    part.put_u64_le(lease);
+}
+
+pub(super) fn put_floor(part: &mut Vec<u8>, floor: Revision) {
+    part.put_u8(4);
+    part.put_u64_le(floor);
+}
+
+/// The operations of a part.
+pub(super) fn operations(part: &Bytes) -> impl Iterator<Item = Result<Operation, Malformed>> {
+    let mut rest = part.clone();
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let operation = operation(&mut rest);
+        if operation.is_err() {
+            rest.clear();
+        }
+        Some(operation)
     })
 }
 
-pub(super) fn encode_changes(changes: &[Change]) -> Vec<u8> {
-    let mut buffer = Vec::new();
-    for change in changes {
-        put_bytes(&mut buffer, &change.key);
-        for side in [&change.before, &change.after] {
-            match side {
-                None => buffer.put_u8(0),
-                Some(entry) => {
-                    buffer.put_u8(1);
-                    buffer.put_u64_le(entry.revision);
-                    buffer.put_u64_le(entry.lease.map_or(0, |lease| lease.0));
-                    put_bytes(&mut buffer, &entry.value);
-                }
-            }
-        }
-    }
-    buffer
+fn operation(rest: &mut Bytes) -> Result<Operation, Malformed> {
+    Ok(match rest.try_get_u8()? {
+        1 => Operation::Commit(Commit {
+            revision: rest.try_get_u64_le()?,
+            changes: get_bytes(rest)?,
+        }),
+        2 => Operation::Granted {
+            lease: rest.try_get_u64_le()?,
+            ttl: rest.try_get_u64_le()?,
+        },
+        3 => Operation::Ended {
+            lease: rest.try_get_u64_le()?,
+        },
+        4 => Operation::Floor(rest.try_get_u64_le()?),
+        _ => return Err(Malformed),
+    })
 }
 
 impl Commit {
-    pub(super) fn decode(revision: Revision, mut buffer: Bytes) -> Result<Self, Malformed> {
-        let bytes = buffer.len();
-        let mut changes = Vec::new();
-        while buffer.has_remaining() {
-            let key = get_bytes(&mut buffer)?;
-            let before = decode_side(&key, &mut buffer)?;
-            let after = decode_side(&key, &mut buffer)?;
-            changes.push(Change { key, before, after });
-        }
-        Ok(Self {
-            revision,
-            changes,
-            bytes,
+    /// The changes, in key order.
+    pub(super) fn changes(&self) -> impl Iterator<Item = Result<Change, Malformed>> {
+        let mut rest = self.changes.clone();
+        std::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let change = change(&mut rest);
+            if change.is_err() {
+                rest.clear();
+            }
+            Some(change)
         })
     }
 
-    /// What a watcher of `span` sees of the commit.
+    /// The changes of a commit that was checked when it was read.
+    fn checked(&self) -> impl Iterator<Item = Change> {
+        self.changes().map_while(Result::ok)
+    }
+
+    /// What a watcher of `span` sees of it.
     pub(super) fn batch(&self, span: &Span) -> Option<Batch> {
         let events: Vec<Event> = self
-            .changes
-            .iter()
+            .checked()
             .filter(|change| span.contains(&change.key))
-            .map(|change| match &change.after {
-                Some(entry) => Event::Put(entry.clone()),
-                None => Event::Delete(change.key.clone()),
+            .map(|Change { key, value }| match value {
+                Some((value, lease)) => Event::Put(Entry {
+                    key,
+                    value,
+                    revision: self.revision,
+                    lease,
+                }),
+                None => Event::Delete(key),
             })
             .collect();
         (!events.is_empty()).then_some(Batch {
@@ -105,28 +164,24 @@ impl Commit {
     }
 
     pub(super) fn touches(&self, span: &Span) -> bool {
-        self.changes.iter().any(|change| span.contains(&change.key))
+        self.checked().any(|change| span.contains(&change.key))
     }
 }
 
-fn decode_side(key: &Key, buffer: &mut Bytes) -> Result<Option<Entry>, Malformed> {
-    match buffer.try_get_u8()? {
-        0 => Ok(None),
+fn change(rest: &mut Bytes) -> Result<Change, Malformed> {
+    let key = get_bytes(rest)?;
+    let value = match rest.try_get_u8()? {
+        0 => None,
         1 => {
-            let revision = buffer.try_get_u64_le()?;
-            let lease = lease(buffer.try_get_u64_le()?);
-            Ok(Some(Entry {
-                key: key.clone(),
-                value: get_bytes(buffer)?,
-                revision,
-                lease,
-            }))
+            let lease = lease(rest.try_get_u64_le()?);
+            Some((get_bytes(rest)?, lease))
         }
-        _ => Err(Malformed),
-    }
+        _ => return Err(Malformed),
+    };
+    Ok(Change { key, value })
 }
 
-fn lease(id: u64) -> Option<LeaseId> {
+pub(super) fn lease(id: u64) -> Option<LeaseId> {
     (id != 0).then_some(LeaseId(id))
 }
 
@@ -154,78 +209,66 @@ impl From<bytes::TryGetError> for Malformed {
 mod tests {
     use super::*;
 
-    fn entry(value: &'static str, revision: Revision, lease: Option<u64>) -> Option<Entry> {
-        let lease = lease.map(LeaseId);
-        Some(Entry {
-            key: "k".into(),
-            value: value.into(),
-            revision,
-            lease,
-        })
-    }
-
-    fn changes() -> Vec<Change> {
-        vec![
-            Change {
-                key: "k".into(),
-                before: None,
-                after: entry("new", 7, Some(3)),
-            },
-            Change {
-                key: "k".into(),
-                before: entry("", 1, None),
-                after: None,
-            },
-            Change {
-                key: "k".into(),
-                before: entry("old", 2, None),
-                after: entry("", 7, None),
-            },
-        ]
+    fn part() -> Vec<u8> {
+        let mut part = Vec::new();
+        let start = begin_commit(&mut part, 7);
+        put_change(&mut part, b"a", Some((b"new", Some(LeaseId(3)))));
+        put_change(&mut part, b"b", None);
+        assert_eq!(end_commit(&mut part, start), 27);
+        put_granted(&mut part, 3, 5);
+        put_ended(&mut part, 2);
+        put_floor(&mut part, 6);
+        part
     }
 
     #[test]
     fn what_is_written_is_read() {
-        let bytes = Bytes::from(encode_changes(&changes()));
-        let commit = Commit::decode(7, bytes.clone()).unwrap();
+        let found: Vec<_> = operations(&part().into()).map(Result::unwrap).collect();
+        let [Operation::Commit(commit), rest @ ..] = &found[..] else {
+            panic!("{found:?}");
+        };
         assert_eq!(
-            commit,
-            Commit {
-                revision: 7,
-                changes: changes(),
-                bytes: bytes.len()
-            }
+            rest,
+            [
+                Operation::Granted { lease: 3, ttl: 5 },
+                Operation::Ended { lease: 2 },
+                Operation::Floor(6)
+            ]
         );
-        let entry = entry("value", u64::MAX, Some(u64::MAX)).unwrap();
+        let changes: Vec<_> = commit.changes().map(Result::unwrap).collect();
         assert_eq!(
-            decode_entry("k".into(), &encode_entry(&entry)).unwrap(),
-            entry
+            changes,
+            [
+                Change {
+                    key: "a".into(),
+                    value: Some(("new".into(), Some(LeaseId(3))))
+                },
+                Change {
+                    key: "b".into(),
+                    value: None
+                },
+            ]
         );
+        assert!(commit.touches(&Span::key("b")) && !commit.touches(&Span::key("c")));
+        let batch = commit.batch(&Span::key("b")).unwrap();
+        assert_eq!((batch.revision, batch.events.len()), (7, 1));
     }
 
-    /// The layout of format version 1. When this fails, the format has changed.
+    /// The layout of format version 2. When this fails, the format has changed.
     #[test]
-    fn the_bytes_of_version_1() {
-        let bytes = encode_changes(&changes()[..1]);
-        let expected = b"\x01\0\0\0k\0\x01\x07\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x03\0\0\0new";
-        assert_eq!(bytes, expected);
-        let entry = entry("new", 7, Some(3)).unwrap();
-        assert_eq!(
-            encode_entry(&entry),
-            b"\x07\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0new"
-        );
+    fn the_bytes_of_version_2() {
+        let expected = b"\x01\x07\0\0\0\0\0\0\0\x1b\0\0\0\
+            \x01\0\0\0a\x01\x03\0\0\0\0\0\0\0\x03\0\0\0new\x01\0\0\0b\0\
+            \x02\x03\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\x03\x02\0\0\0\0\0\0\0\x04\x06\0\0\0\0\0\0\0";
+        assert_eq!(part(), expected);
     }
 
     #[test]
     fn torn_bytes_are_errors_not_panics() {
-        let bytes = Bytes::from(encode_changes(&changes()));
-        let whole = Commit::decode(7, bytes.clone()).unwrap().changes.len();
-        for length in 0..bytes.len() {
-            // A cut between two changes is a shorter commit; everything else is malformed.
-            if let Ok(commit) = Commit::decode(7, bytes.slice(..length)) {
-                assert!(commit.changes.len() < whole);
-            }
+        let part = Bytes::from(part());
+        for length in 1..part.len() {
+            let whole = operations(&part.slice(..length)).all(|operation| operation.is_ok());
+            assert!(!whole || [40, 57, 66].contains(&length), "{length}");
         }
-        assert!(decode_entry("k".into(), &[0; 15]).is_err());
     }
 }

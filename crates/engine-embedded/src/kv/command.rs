@@ -7,8 +7,6 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 /// What waits in the writer's queue.
 pub(super) struct Command {
     pub(super) request: Request,
-    /// Roughly what it takes in memory.
-    pub(super) bytes: usize,
     /// Gives the bytes back when the command is done.
     pub(super) _budget: OwnedSemaphorePermit,
 }
@@ -31,9 +29,6 @@ pub(super) enum Request {
         revision: Revision,
         answer: Answer<()>,
     },
-    /// A reader met an error: the store must be opened anew.
-    Reopen,
-    Close(Answer<()>),
 }
 
 /// Where an answer goes. It is prepared when the request is applied, and sent after the fsync.
@@ -75,10 +70,7 @@ impl Request {
         match self {
             Self::Commit { answer, .. } => answer.send(),
             Self::Grant { answer, .. } => answer.send(),
-            Self::Revoke { answer, .. } | Self::Compact { answer, .. } | Self::Close(answer) => {
-                answer.send();
-            }
-            Self::Reopen => {}
+            Self::Revoke { answer, .. } | Self::Compact { answer, .. } => answer.send(),
         }
     }
 
@@ -86,10 +78,7 @@ impl Request {
         match self {
             Self::Commit { answer, .. } => answer.refuse(error),
             Self::Grant { answer, .. } => answer.refuse(error),
-            Self::Revoke { answer, .. } | Self::Compact { answer, .. } | Self::Close(answer) => {
-                answer.refuse(error);
-            }
-            Self::Reopen => {}
+            Self::Revoke { answer, .. } | Self::Compact { answer, .. } => answer.refuse(error),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! How watchers learn of commits: the newest ones are in memory, shared by all watchers, each of
-//! which is only a place in them. A watcher that has fallen behind reads the history in the file,
+//! which is only a place in them. A watcher that has fallen behind reads the history in the files,
 //! until that too has forgotten its place. So no watcher takes memory or the writer's time.
 
 use std::{
@@ -12,10 +12,12 @@ use sinew_core::Result;
 use sinew_engine::kv::{Batch, Retention, Revision, Span, Watch};
 use tokio::sync::watch;
 
-use super::{Shared, change::Commit, closed, store::StoreError, unavailable};
+use super::{Shared, change::Commit, closed, index::StoreError, unavailable};
 
 /// Commits that a watcher looks at in one go, while it holds the lock or a blocking thread.
 const STRETCH: usize = 256;
+/// What a commit in memory takes beside its bytes, about.
+const OVERHEAD: usize = 64;
 
 pub(super) struct Feed {
     recent: Mutex<Recent>,
@@ -31,7 +33,7 @@ struct Newest {
 /// Holds exactly the commits after `floor`.
 struct Recent {
     floor: Revision,
-    commits: VecDeque<Arc<Commit>>,
+    commits: VecDeque<Commit>,
     bytes: usize,
 }
 
@@ -46,7 +48,8 @@ enum Found {
 }
 
 impl Feed {
-    pub(super) fn new(revision: Revision) -> Self {
+    pub(super) fn new() -> Self {
+        let revision = 0;
         let recent = Recent {
             floor: revision,
             commits: VecDeque::new(),
@@ -62,36 +65,30 @@ impl Feed {
         }
     }
 
-    /// Adds commits, which follow the ones already there, and wakes the watchers. Those that a
-    /// restart has taken into account are passed over.
+    /// Adds commits, which follow the ones already there, and wakes the watchers.
     pub(super) fn publish(&self, commits: Vec<Commit>, retention: Retention) {
         let Some(newest) = commits.last().map(|commit| commit.revision) else {
             return;
         };
         let mut recent = self.lock();
-        let known = recent.floor + recent.commits.len() as u64;
-        for commit in commits.into_iter().filter(|commit| commit.revision > known) {
-            recent.bytes += commit.bytes;
-            recent.commits.push_back(Arc::new(commit));
+        for commit in commits {
+            recent.bytes += commit.changes.len() + OVERHEAD;
+            recent.commits.push_back(commit);
         }
         while recent.commits.len() > retention.commits || recent.bytes > retention.bytes {
             let Some(oldest) = recent.commits.pop_front() else {
                 break;
             };
-            recent.bytes -= oldest.bytes;
+            recent.bytes -= oldest.changes.len() + OVERHEAD;
             recent.floor = oldest.revision;
         }
         drop(recent);
         self.newest.send_modify(|state| state.revision = newest);
     }
 
-    /// Starts afresh at `revision`: everything until then is only in the file.
-    pub(super) fn restart(&self, revision: Revision) {
-        *self.lock() = Recent {
-            floor: revision,
-            commits: VecDeque::new(),
-            bytes: 0,
-        };
+    /// Begins at `revision`: everything until then is only in the files.
+    pub(super) fn start(&self, revision: Revision) {
+        self.lock().floor = revision;
         self.newest.send_modify(|state| state.revision = revision);
     }
 
@@ -164,7 +161,7 @@ impl EmbeddedWatch {
         let (shared, seen) = (self.shared.clone(), self.seen);
         let reading = tokio::task::spawn_blocking(move || {
             let snapshot = shared.snapshot()?;
-            Ok(match snapshot.head()?.check_history(seen) {
+            Ok(match snapshot.check_history(seen) {
                 Ok(()) => Ok(snapshot.history(seen, STRETCH)?),
                 Err(error) => Err(error),
             })

@@ -9,6 +9,7 @@ use sinew_engine::kv::{LeaseId, lease_unknown};
 
 /// The deadlines of all leases, on the monotonic clock. Which leases there are is in the file; a
 /// lease is here from its grant until its end is written.
+#[derive(Default)]
 pub(super) struct Leases {
     state: Mutex<State>,
 }
@@ -29,31 +30,10 @@ struct Lease {
 }
 
 impl Leases {
-    /// The leases of the file, each with its full TTL from `now` on.
-    pub(super) fn new(leases: Vec<(LeaseId, Duration)>, now: Duration) -> Self {
-        let new = Self {
-            state: Mutex::default(),
-        };
-        new.replace(leases, now);
-        new
-    }
-
-    /// Takes over what the file holds: those already here keep their deadlines.
-    pub(super) fn replace(&self, leases: Vec<(LeaseId, Duration)>, now: Duration) {
-        let mut state = self.lock();
-        let mut before = std::mem::take(&mut *state);
+    /// The leases that were found on opening, each with its full TTL from `now` on.
+    pub(super) fn set(&self, leases: impl Iterator<Item = (LeaseId, Duration)>, now: Duration) {
         for (id, ttl) in leases {
-            match before.leases.remove(&id) {
-                Some(lease) => state.insert(id, lease),
-                None => state.insert(
-                    id,
-                    Lease {
-                        ttl,
-                        deadline: now.saturating_add(ttl),
-                        due: false,
-                    },
-                ),
-            }
+            self.granted(id, ttl, now);
         }
     }
 

@@ -2,14 +2,21 @@ use std::{fmt, io, process, sync::Arc, time::Duration};
 
 use sinew_engine::kv::Retention;
 
-use super::store::Faults;
+use crate::{
+    journal::RECORD_BYTES,
+    log::{self, FailedSync},
+    storage::{RealStorage, Storage},
+};
 
 /// How an [`EmbeddedKv`](super::EmbeddedKv) behaves. The defaults suit a node of 40 MB.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Memory for pages of the file, bytes. The kernel caches them too.
+    /// Memory for what leads to entries in the files, bytes. The kernel caches the files themselves.
     pub cache_bytes: usize,
-    /// History kept in the file. It may be exceeded by a sixteenth, so that it is trimmed in strokes.
+    /// What is written is collected in memory up to this size, bytes, before it goes into a file;
+    /// while that lags behind, up to four times as much.
+    pub layer_bytes: usize,
+    /// History kept in files. It may be exceeded by a sixteenth, so that it is trimmed in strokes.
     pub retention: Retention,
     /// Of the history, the newest part that is in memory for watchers.
     pub recent: Retention,
@@ -25,13 +32,16 @@ pub struct Options {
     pub reserve_bytes: u64,
     /// What happens after a failed fsync.
     pub sync_failure: SyncFailure,
-    pub(super) faults: Arc<Faults>,
+    pub(crate) log: log::Options,
+    /// Another disk than the machine's.
+    pub(crate) storage: Arc<dyn Storage>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
-            cache_bytes: 8 << 20,
+            cache_bytes: 16 << 20,
+            layer_bytes: 16 << 20,
             retention: Retention {
                 commits: 100_000,
                 bytes: 64 << 20,
@@ -46,7 +56,24 @@ impl Default for Options {
             answer_timeout: Duration::from_secs(30),
             reserve_bytes: 16 << 20,
             sync_failure: SyncFailure::default(),
-            faults: Arc::default(),
+            log: log::Options {
+                record_bytes: RECORD_BYTES,
+                ..log::Options::default()
+            },
+            storage: Arc::new(RealStorage),
+        }
+    }
+}
+
+impl Options {
+    /// As the log wants them.
+    pub(crate) fn of_log(&self) -> log::Options {
+        let sync_failure = self.sync_failure.clone();
+        log::Options {
+            failed_sync: FailedSync::call(move |message| {
+                sync_failure.react(&io::Error::other(message.to_owned()));
+            }),
+            ..self.log.clone()
         }
     }
 }

@@ -56,6 +56,17 @@ impl Storage for RealStorage {
     fn sync_dir(&self, folder: &Path) -> io::Result<()> {
         fs::File::open(folder)?.sync_all()
     }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)?;
+        file.try_lock()?;
+        Ok(Box::new(file))
+    }
 }
 
 #[derive(Debug)]

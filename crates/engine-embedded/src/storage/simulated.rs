@@ -123,6 +123,11 @@ impl SimulatedStorage {
         self.disk.lock().faults.insert(operation, fault);
     }
 
+    /// Lets nothing fail that was planned to.
+    pub fn forget_faults(&self) {
+        self.disk.lock().faults.clear();
+    }
+
     /// Sets the size of the disk: what would make the files longer in sum gets [`Fault::NoSpace`].
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.disk.lock().capacity = bytes;

@@ -31,7 +31,7 @@ type Acknowledged = (u64, u64, Revision);
 #[ignore = "the child process of the crash test"]
 async fn writes_until_killed() {
     let Ok(dir) = env::var(DIR) else { return };
-    let kv = EmbeddedKv::open(dir, Clock::system(), Options::default()).unwrap();
+    let kv = EmbeddedKv::open(dir, Clock::system(), options()).unwrap();
     let kv: &'static EmbeddedKv = Box::leak(Box::new(kv));
     print("open");
     for task in 0..TASKS {
@@ -46,6 +46,13 @@ async fn writes_until_killed() {
         });
     }
     std::future::pending().await
+}
+
+/// With layers so small that kills come in the middle of checkpoints and merges, too.
+fn options() -> Options {
+    let mut options = Options::default();
+    options.layer_bytes = 100_000;
+    options
 }
 
 /// One transaction: two keys that must always agree, a new record, and the end of an old one.
@@ -180,7 +187,7 @@ async fn check(
     acknowledged: &BTreeMap<u64, (u64, Revision)>,
     newest: Revision,
 ) -> Revision {
-    let kv = EmbeddedKv::open(dir, Clock::system(), Options::default()).unwrap();
+    let kv = EmbeddedKv::open(dir, Clock::system(), options()).unwrap();
     let revision = kv.revision().await.unwrap();
     assert!(
         revision >= newest,

@@ -9,7 +9,17 @@ use sinew_engine::kv::{
 use sinew_engine_embedded::{EmbeddedKv, Options};
 use tempfile::TempDir;
 
-struct Embedded;
+struct Embedded {
+    layer_bytes: usize,
+}
+
+/// As a node has it: in these tests everything stays in memory and the log.
+const USUAL: Embedded = Embedded {
+    layer_bytes: 16 << 20,
+};
+
+/// With a file for nearly every commit, merged again and again.
+const SMALL_LAYERS: Embedded = Embedded { layer_bytes: 1000 };
 
 struct EmbeddedSubject {
     // Dropped before the folder.
@@ -25,6 +35,7 @@ impl Harness for Embedded {
         let dir = tempfile::tempdir().unwrap();
         let clock = ManualClock::new(Timestamp(0));
         let mut options = Options::default();
+        options.layer_bytes = self.layer_bytes;
         if let Some(retention) = retention {
             // With less in memory than in the file, watchers read both.
             options.recent.commits = retention.commits / 2;
@@ -62,22 +73,29 @@ impl Subject for EmbeddedSubject {
 }
 
 macro_rules! groups {
-    ($($name:ident: $group:ident,)*) => {
+    ($($name:ident: $group:ident on $harness:expr,)*) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                suite::run(Group::$group, Arc::new(Embedded)).await;
+                suite::run(Group::$group, Arc::new($harness)).await;
             }
         )*
     };
 }
 
 groups! {
-    contract: Contract,
-    history: History,
-    watches: Watches,
-    leases: Leases,
-    durability: Durability,
-    concurrency: Concurrency,
-    model: Model,
+    contract: Contract on USUAL,
+    history: History on USUAL,
+    watches: Watches on USUAL,
+    leases: Leases on USUAL,
+    durability: Durability on USUAL,
+    concurrency: Concurrency on USUAL,
+    model: Model on USUAL,
+    contract_with_small_layers: Contract on SMALL_LAYERS,
+    history_with_small_layers: History on SMALL_LAYERS,
+    watches_with_small_layers: Watches on SMALL_LAYERS,
+    leases_with_small_layers: Leases on SMALL_LAYERS,
+    durability_with_small_layers: Durability on SMALL_LAYERS,
+    concurrency_with_small_layers: Concurrency on SMALL_LAYERS,
+    model_with_small_layers: Model on SMALL_LAYERS,
 }

@@ -11,6 +11,7 @@
 mod etcd;
 mod mariadb;
 mod memcached;
+mod nats;
 mod ports;
 mod postgres;
 mod proxy;
@@ -20,6 +21,7 @@ mod server;
 pub use etcd::Etcd;
 pub use mariadb::Mariadb;
 pub use memcached::Memcached;
+pub use nats::Nats;
 pub use ports::free_port;
 pub use postgres::Postgres;
 pub use proxy::Proxy;

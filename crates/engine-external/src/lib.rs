@@ -7,6 +7,8 @@
 #![warn(missing_docs)]
 
 mod address;
+#[cfg(feature = "nats")]
+mod bus_shell;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 pub mod fault;

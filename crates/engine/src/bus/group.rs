@@ -145,6 +145,11 @@ impl Group {
         self.paused.insert(partition);
     }
 
+    /// Delivers of it again.
+    pub fn resume(&mut self, partition: u32) {
+        self.paused.remove(&partition);
+    }
+
     /// Whether no message of a partition is with a consumer or on its way to be settled.
     pub fn is_idle(&self, partition: u32) -> bool {
         let busy = |position: &Position| {

@@ -645,6 +645,8 @@ fn partitions_come_and_go() {
     group.step(Input::Settled { position, token }, Duration::ZERO);
     assert!(group.is_idle(0));
     assert_eq!(take(&mut group, 9, Duration::ZERO), []);
+    group.resume(0);
+    assert_eq!(offsets(&take(&mut group, 1, Duration::ZERO)), [2]);
 
     let retry = Retry {
         attempts: 1,

@@ -1,0 +1,110 @@
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{Program, answers, find};
+
+/// A NATS server with JetStream on its folder. Without users it lets everybody in; with some, only those.
+#[derive(Clone, Debug, Default)]
+pub struct Nats {
+    is_synced: bool,
+    is_plain: bool,
+    users: Vec<(String, String)>,
+}
+
+impl Nats {
+    /// Everything is on the disk before it is acknowledged (`sync_interval: always`). Wants a server of version 2.10 or
+    /// newer: where the system's is older, one from `go install github.com/nats-io/nats-server/v2@v2.11.10`.
+    #[must_use]
+    pub fn synced(mut self) -> Self {
+        self.is_synced = true;
+        self
+    }
+
+    /// Nothing but messages that are forgotten.
+    #[must_use]
+    pub fn without_jetstream(mut self) -> Self {
+        self.is_plain = true;
+        self
+    }
+
+    /// Lets a user in, with a password.
+    #[must_use]
+    pub fn user(mut self, name: &str, password: &str) -> Self {
+        self.users.push((name.to_owned(), password.to_owned()));
+        self
+    }
+}
+
+/// A server that knows `sync_interval`.
+fn newer() -> Result<PathBuf> {
+    let go = std::env::home_dir()
+        .unwrap_or_default()
+        .join("go/bin/nats-server");
+    let usual = find("nats-server", &[], "nats-server").ok();
+    let knows = |program: &PathBuf| {
+        let output = Command::new(program).arg("--version").output().ok();
+        let said = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        let version = said
+            .as_deref()
+            .and_then(|said| said.trim().split("v2.").nth(1));
+        let minor = version.and_then(|version| version.split('.').next()?.parse::<u32>().ok());
+        minor.is_some_and(|minor| minor >= 10)
+    };
+    usual.into_iter().chain([go]).find(knows).context(
+        "nats-server 2.10 or newer is wanted; go install github.com/nats-io/nats-server/v2@v2.11.10 brings it",
+    )
+}
+
+impl Program for Nats {
+    fn name(&self) -> &'static str {
+        "nats"
+    }
+
+    fn packages(&self) -> &'static [&'static str] {
+        &["nats-server"]
+    }
+
+    fn prepare(&self, folder: &Path, port: u16) -> Result<()> {
+        let sync = if self.is_synced {
+            "  sync_interval: always\n"
+        } else {
+            ""
+        };
+        let users: String = self
+            .users
+            .iter()
+            .map(|(name, password)| format!("    {{ user: {name:?}, password: {password:?} }}\n"))
+            .collect();
+        let users = if users.is_empty() {
+            users
+        } else {
+            format!("authorization {{\n  users: [\n{users}  ]\n}}\n")
+        };
+        let store = folder.join("store");
+        let jetstream = format!("jetstream {{\n  store_dir: {store:?}\n{sync}}}\n");
+        let jetstream = if self.is_plain { "" } else { &jetstream };
+        let config = format!("listen: \"127.0.0.1:{port}\"\n{jetstream}{users}");
+        fs::write(folder.join("nats.conf"), config)?;
+        Ok(())
+    }
+
+    fn command(&self, folder: &Path, _port: u16) -> Result<Command> {
+        let program = if self.is_synced {
+            newer()?
+        } else {
+            find("nats-server", &[], "nats-server")?
+        };
+        let mut command = Command::new(program);
+        command.arg("--config").arg(folder.join("nats.conf"));
+        Ok(command)
+    }
+
+    fn is_ready(&self, _folder: &Path, port: u16) -> bool {
+        answers(port)
+    }
+}

@@ -9,7 +9,15 @@
 //! without being asked for fewer, 10000), `replicas` (`host:port,host:port`, servers that replicate the first). `timeout` is the longest that a
 //! statement may take. `namespace` keeps the two-phase branches of several Sinews on one server apart.
 
+#[cfg_attr(
+    not(all(feature = "sql-sqlite", feature = "sql-mysql")),
+    allow(dead_code, reason = "each of the two needs a part of it")
+)]
 mod calendar;
+#[cfg_attr(
+    not(any(feature = "sql-postgres", feature = "sql-mysql")),
+    allow(dead_code, reason = "SQLite has no branches")
+)]
 mod dialect;
 mod engine;
 mod monitor;

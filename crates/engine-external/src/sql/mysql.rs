@@ -96,9 +96,8 @@ impl Dialect for Maria {
             1205 | 1213 | 1020 | 1614 | 1613 | 1402 => sql_fault::conflict(context),
             1792 | 1290 | 1836 => sql_fault::read_only(),
             1021 | 1114 | 1041 | 1037 | 1038 => sql_fault::full(context),
-            1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1698 | 1049 => {
-                fault::denied(Self::NAME, context)
-            }
+            1049 => fault::unsuitable(Self::NAME, "the database that its URL names is not there"),
+            1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1698 => fault::denied(Self::NAME, context),
             1040 | 1203 | 1226 => fault::unavailable(Self::NAME, context),
             1969 | 3024 => fault::timeout(Self::NAME, limit),
             1034 | 1035 | 126 | 127 | 144 | 1194 | 1712 => sql_fault::damaged(context),
@@ -150,10 +149,11 @@ impl Dialect for Maria {
     }
 
     fn unlimited() -> Option<(&'static str, &'static str)> {
-        // The connection's own limit has the same name on both sides, so it is kept in a variable.
+        // Each of the two runs one of the comments, as in `settle`.
         Some((
-            "/*M!100101 SET @sinew_limit = @@max_statement_time, max_statement_time = 0 */",
-            "/*M!100101 SET max_statement_time = @sinew_limit */",
+            "SET @sinew_limit = /*M!100101 @@max_statement_time, max_statement_time = 0 */ \
+             /*!50708 @@max_execution_time, max_execution_time = 0 */",
+            "SET /*M!100101 max_statement_time */ /*!50708 max_execution_time */ = @sinew_limit",
         ))
     }
 

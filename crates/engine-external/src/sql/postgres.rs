@@ -81,7 +81,10 @@ impl Dialect for Pg {
             "57014" => fault::timeout(Self::NAME, limit),
             // Ended by an administrator or another's crash: how far it came is not told.
             "57P01" | "57P02" | "57P05" => return None,
-            "42501" | "3D000" => fault::denied(Self::NAME, context),
+            "42501" => fault::denied(Self::NAME, context),
+            "3D000" => {
+                fault::unsuitable(Self::NAME, "the database that its URL names is not there")
+            }
             "55000" if pg.message().contains("max_prepared_transactions") => fault::unsuitable(
                 Self::NAME,
                 "two-phase branches need max_prepared_transactions above 0",

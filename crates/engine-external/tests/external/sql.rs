@@ -10,8 +10,18 @@ use sinew_engine_external::sql::open;
 
 #[cfg(feature = "sql-mysql")]
 mod mariadb;
+#[cfg(all(feature = "sql-postgres", feature = "sql-mysql"))]
+mod mixed;
+#[cfg(all(
+    feature = "sql-sqlite",
+    feature = "sql-postgres",
+    feature = "sql-mysql"
+))]
+mod overhead;
 #[cfg(feature = "sql-postgres")]
 mod postgres;
+#[cfg(any(feature = "sql-postgres", feature = "sql-mysql"))]
+mod replicas;
 #[cfg(any(feature = "sql-postgres", feature = "sql-mysql"))]
 mod server;
 #[cfg(feature = "sql-sqlite")]

@@ -74,6 +74,9 @@ pub trait Subject: Send + Sync {
     /// Ends the database's process at once and starts it again. Only asked of those that have one.
     async fn crash(&self);
 
+    /// Ends it as its operator would, and starts it again. Only asked as above.
+    async fn restart(&self);
+
     /// Does this to the network of what is opened `distant`. Only asked as above.
     async fn network(&self, network: Network);
 }

@@ -79,6 +79,18 @@ impl Harness for Servers {
     }
 }
 
+impl Database {
+    async fn start_again_after(&self, end: fn(&mut Server)) {
+        let shared = Arc::clone(&self.servers.shared);
+        let ended = tokio::task::spawn_blocking(move || {
+            let mut server = shared.server.lock().expect("nobody panicked with it");
+            end(&mut server);
+            server.start_again().expect("it starts again");
+        });
+        ended.await.expect("it does not panic");
+    }
+}
+
 #[async_trait]
 impl Subject for Database {
     fn sql(&self) -> Arc<dyn Sql> {
@@ -90,13 +102,11 @@ impl Subject for Database {
     }
 
     async fn crash(&self) {
-        let shared = Arc::clone(&self.servers.shared);
-        let crashed = tokio::task::spawn_blocking(move || {
-            let mut server = shared.server.lock().expect("nobody panicked with it");
-            server.kill();
-            server.start_again().expect("it starts again");
-        });
-        crashed.await.expect("it does not panic");
+        self.start_again_after(Server::kill).await;
+    }
+
+    async fn restart(&self) {
+        self.start_again_after(Server::stop).await;
     }
 
     async fn network(&self, network: Network) {

@@ -46,6 +46,10 @@ impl Subject for File {
         unreachable!("it has no process");
     }
 
+    async fn restart(&self) {
+        unreachable!("it has no process");
+    }
+
     async fn network(&self, _network: Network) {
         unreachable!("it has no network");
     }

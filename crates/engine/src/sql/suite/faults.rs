@@ -23,6 +23,11 @@ pub(super) fn cases() -> Vec<Case> {
             "Durable when `commit` answers."
         ),
         case!(
+            a_stopped_server_loses_nothing,
+            Server,
+            "Durable when `commit` answers; goes on by itself."
+        ),
+        case!(
             a_cut_network_ends_calls_in_time,
             Server,
             "An error of kind DeadlineExceeded says that the statement, or the commit, may have happened."
@@ -149,6 +154,19 @@ async fn a_killed_server_loses_nothing(stand: Stand) {
     for _ in 0..3 {
         workload.goes_on().await;
         stand.subject.crash().await;
+    }
+    workload.goes_on().await;
+    workload.check(&stand).await;
+}
+
+async fn a_stopped_server_loses_nothing(stand: Stand) {
+    stand
+        .execute("create table t (id integer primary key)")
+        .await;
+    let workload = Workload::start(&stand.sql());
+    for _ in 0..2 {
+        workload.goes_on().await;
+        stand.subject.restart().await;
     }
     workload.goes_on().await;
     workload.check(&stand).await;

@@ -386,11 +386,13 @@ impl Bus for EmbeddedBus {
                 answer,
             })
             .await?;
-        Ok(Arc::new(EmbeddedConsumer {
+        let consumer = EmbeddedConsumer {
             caller: self.caller.clone(),
             seat,
             in_flight: subscription.in_flight,
-        }))
+        };
+        consumer.prepare().await?;
+        Ok(Arc::new(consumer))
     }
 
     async fn group(&self, topic: &Name, group: &Name) -> Result<GroupState> {

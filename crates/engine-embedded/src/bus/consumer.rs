@@ -91,6 +91,38 @@ impl EmbeddedConsumer {
         Ok(look)
     }
 
+    /// Lets the group hear of what it owes: after a restart, waits that were asked for begin now and
+    /// not when somebody first looks.
+    pub(super) async fn prepare(&self) -> Result<()> {
+        /// So many blocks of files are read for it; what waits is rarely behind them.
+        const BLOCKS: usize = 8;
+        let mut held = None;
+        for _ in 0..BLOCKS {
+            let unread = {
+                let shared = &self.caller.shared;
+                let mut state = shared.state.lock();
+                state.check(&self.seat)?;
+                let before = state.wake;
+                let unread = self.feed(&mut state, held.as_ref(), shared.clock.monotonic());
+                let is_asked = state.wake < before || !state.outbox.is_empty();
+                drop(state);
+                if is_asked {
+                    shared.nudge();
+                }
+                unread
+            };
+            let Some((position, segment)) = unread else {
+                return Ok(());
+            };
+            held = match self.read(position, segment).await {
+                Ok(block) => Some(block),
+                // Whoever asks for messages hears of it.
+                Err(_) => return Ok(()),
+            };
+        }
+        Ok(())
+    }
+
     /// Lets the group hear of what has entered, as far as it takes more. Answers what must be read
     /// for it to hear more.
     fn feed(

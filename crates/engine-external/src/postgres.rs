@@ -30,7 +30,7 @@
 //! Measured by one instance at a time: see `postgres/leases.rs`.
 //!
 //! # Limits
-//! It needs sessions of its own: a pooler like PgBouncer must pool sessions, not transactions.
+//! It needs sessions of its own, with their settings given at the start: no pooler like PgBouncer between.
 //! A failover that loses commits (to an asynchronous standby) loses them here too; watchers that have
 //! seen them end with `kv.compacted`.
 

@@ -33,10 +33,9 @@ use tokio::{
 };
 
 use self::hold::Holds;
-#[allow(unused_imports, reason = "its faces follow")]
 pub(crate) use self::{
     hold::Hold,
-    slot::{Pair, Slot, Staging, Unit},
+    slot::{Outcome, Pair, Slot, Staging, Unit, UnitAnswer},
 };
 use crate::log::{Entry, OwnedLog, Sequence};
 

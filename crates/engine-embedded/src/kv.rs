@@ -1,4 +1,8 @@
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use sinew_core::{Clock, Error, Kind, Result};
@@ -13,7 +17,7 @@ use crate::{
     storage::Storage,
 };
 use command::{Answer, Command, Request};
-use face::KvFace;
+pub(crate) use face::{KvFace, refusal};
 use feed::{EmbeddedWatch, Feed};
 use index::{Index, Pressure, Progress, Snapshot, State, StoreError, disk_full};
 use leases::Leases;
@@ -56,7 +60,8 @@ pub struct EmbeddedKv {
     /// Bytes that queued transactions may still take.
     budget: Arc<Semaphore>,
     options: Options,
-    journal: Journal,
+    /// What it runs on; nothing when it is a face of a store.
+    journal: Option<Journal>,
 }
 
 /// What readers, watchers and the commit thread see.
@@ -101,40 +106,22 @@ impl EmbeddedKv {
     }
 
     fn open_inner(dir: &Path, clock: Clock, options: Options) -> Result<Self> {
-        let storage = Arc::clone(&options.storage);
-        let lock = prepare(&storage, dir, &options)?;
-        let log = OwnedLog::open(Arc::clone(&storage), &dir.join("log"), &options.of_log())?;
-        let opening = Opening::new(log);
-        let hold = opening.hold();
-        let opened = Index::open(&storage, dir, &options, hold.share())
-            .map_err(|StoreError(error)| error)?;
-        let shared = Arc::new(Shared {
-            state: opened.index.state(),
-            feed: Feed::new(),
-            leases: Leases::default(),
-            clock: clock.clone(),
-        });
-        let (commands, queue) = mpsc::channel(options.queue_transactions);
-        let face = KvFace::new(Arc::clone(&shared), opened, options.clone(), dir.to_owned());
-        let journal = opening.start(Slot::new(face, hold, queue), clock, lock)?;
-        let budget = options.queue_bytes.min(Semaphore::MAX_PERMITS);
-        Ok(Self {
-            shared,
-            commands,
-            budget: Arc::new(Semaphore::new(budget)),
-            options,
-            journal,
-        })
+        let folder = Folder::open(dir, &options)?;
+        let KvOpening { mut kv, slot } = open(&folder, clock.clone(), options)?;
+        kv.journal = Some(folder.opening.start(slot, clock, folder.lock)?);
+        Ok(kv)
     }
 
     /// Writes what is queued, closes the files and frees their lock. Everything later answers
-    /// `kv.closed`. Dropping the store does the same in the background; a process that just ends
+    /// `kv.closed`. As a face of a [`Store`](crate::Store) it is closed with that, and this does nothing. Dropping the store does the same in the background; a process that just ends
     /// loses nothing that was acknowledged.
     pub async fn close(&self) -> Result<()> {
         if self.shared.feed.is_closed() {
             return Err(closed());
         }
-        self.journal.close().await;
+        if let Some(journal) = &self.journal {
+            journal.close().await;
+        }
         Ok(())
     }
 
@@ -171,7 +158,7 @@ impl EmbeddedKv {
 
     /// Holds up a writer while the files lag behind the log: a little at first, so that nobody meets
     /// a wall. When that will not change by itself, the error says why.
-    async fn wait_for_room(&self) -> Result<()> {
+    pub(crate) async fn wait_for_room(&self) -> Result<()> {
         let mut pressure = self.shared.state.pressure();
         if pressure == Pressure::None {
             return Ok(());
@@ -223,6 +210,60 @@ impl EmbeddedKv {
             .map_err(|error| unavailable("a read broke off").with_source(error))?;
         result.map_err(|StoreError(error)| error)
     }
+}
+
+/// The folder of a store, locked and of today's format, and its log.
+pub(crate) struct Folder {
+    pub(crate) path: PathBuf,
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) lock: Box<dyn Send>,
+    pub(crate) opening: Opening,
+}
+
+impl Folder {
+    pub(crate) fn open(path: &Path, options: &Options) -> Result<Self> {
+        let storage = Arc::clone(&options.storage);
+        let lock = prepare(&storage, path, options)?;
+        let log = OwnedLog::open(Arc::clone(&storage), &path.join("log"), &options.of_log())?;
+        Ok(Self {
+            path: path.to_owned(),
+            storage,
+            lock,
+            opening: Opening::new(log),
+        })
+    }
+}
+
+/// A store that is open, and not served yet.
+pub(crate) struct KvOpening {
+    pub(crate) kv: EmbeddedKv,
+    pub(crate) slot: Slot<KvFace>,
+}
+
+/// Opens the files of Kv in a folder.
+pub(crate) fn open(folder: &Folder, clock: Clock, options: Options) -> Result<KvOpening> {
+    let hold = folder.opening.hold();
+    let opened = Index::open(&folder.storage, &folder.path, &options, hold.share())
+        .map_err(|StoreError(error)| error)?;
+    let shared = Arc::new(Shared {
+        state: opened.index.state(),
+        feed: Feed::new(),
+        leases: Leases::default(),
+        clock,
+    });
+    let (commands, queue) = mpsc::channel(options.queue_transactions);
+    let path = folder.path.clone();
+    let face = KvFace::new(Arc::clone(&shared), opened, options.clone(), path);
+    let budget = options.queue_bytes.min(Semaphore::MAX_PERMITS);
+    let kv = EmbeddedKv {
+        shared,
+        commands,
+        budget: Arc::new(Semaphore::new(budget)),
+        options,
+        journal: None,
+    };
+    let slot = Slot::new(face, hold, queue);
+    Ok(KvOpening { kv, slot })
 }
 
 /// Takes the lock of the folder, and makes it what this version reads.

@@ -6,11 +6,12 @@
 pub mod blob;
 mod bus;
 pub mod cache;
-#[allow(dead_code, reason = "its faces follow")]
 mod journal;
 mod kv;
 pub mod log;
 pub mod storage;
+mod store;
 
 pub use bus::{BusOptions, EmbeddedBus};
 pub use kv::{EmbeddedKv, Options, SyncFailure};
+pub use store::{Acknowledged, Committed, Store, StoreOptions, Unit};

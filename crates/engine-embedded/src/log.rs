@@ -41,7 +41,6 @@ mod fatal;
 mod frame;
 mod header;
 mod options;
-#[allow(dead_code, reason = "the faces of the journal follow")]
 mod owned;
 mod pool;
 mod queue;
@@ -62,7 +61,6 @@ use tokio::sync::watch;
 pub use checkpoint::Checkpoint;
 pub use fatal::FailedSync;
 pub use options::Options;
-#[allow(unused_imports, reason = "the faces of the journal follow")]
 pub(crate) use owned::{OwnedLog, Releaser};
 pub use reader::Reader;
 pub use recovery::Recovery;

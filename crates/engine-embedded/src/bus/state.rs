@@ -116,11 +116,6 @@ impl State {
         topic.ok_or_else(|| topic_unknown(name))
     }
 
-    pub(super) fn topic_mut(&mut self, name: &Name) -> Result<&mut Topic> {
-        let topic = self.names.get(name).and_then(|id| self.topics.get_mut(id));
-        topic.ok_or_else(|| topic_unknown(name))
-    }
-
     pub(super) fn member(&self, topic: &Name, group: &Name) -> Result<(&Topic, u64, &Member)> {
         let topic = self.topic(topic)?;
         let member = topic

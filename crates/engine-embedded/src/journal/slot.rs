@@ -121,7 +121,18 @@ impl<F: Face> Faces for Slot<F> {
 }
 
 /// What concerns two faces at once: it checks both and then stages in both, or in none.
-pub(crate) type Unit<A, B> = Box<dyn FnOnce(Staging<'_, A>, Staging<'_, B>) + Send>;
+pub(crate) type Unit<A, B> = Box<dyn FnMut(Staging<'_, A>, Staging<'_, B>) -> Outcome + Send>;
+
+/// What became of a unit that was to be staged.
+pub(crate) enum Outcome {
+    /// It cannot be in this turn, and is asked again in the next one.
+    Later,
+    /// It is done with; the answer is given when the turn is durable, in both faces, or refused.
+    Done(UnitAnswer),
+}
+
+/// Gives a unit's answer.
+pub(crate) type UnitAnswer = Box<dyn FnOnce(Result<(), &Error>) + Send>;
 
 /// A face and its part of the record, as a [`Unit`] gets them.
 pub(crate) struct Staging<'s, F> {
@@ -135,6 +146,8 @@ pub(crate) struct Pair<A: Face, B: Face> {
     second: Slot<B>,
     units: mpsc::Receiver<Unit<A, B>>,
     waiting: VecDeque<Unit<A, B>>,
+    /// Of the units of this turn.
+    answers: Vec<UnitAnswer>,
 }
 
 impl<A: Face, B: Face> Pair<A, B> {
@@ -144,6 +157,7 @@ impl<A: Face, B: Face> Pair<A, B> {
             second,
             units,
             waiting: VecDeque::new(),
+            answers: Vec::new(),
         }
     }
 
@@ -192,7 +206,7 @@ impl<A: Face, B: Face> Faces for Pair<A, B> {
         self.first.stage(now);
         self.second.stage(now);
         while self.first.part.len().max(self.second.part.len()) < TURN_BYTES
-            && let Some(unit) = self.waiting.pop_front()
+            && let Some(mut unit) = self.waiting.pop_front()
         {
             let first = Staging {
                 face: &mut self.first.face,
@@ -202,7 +216,13 @@ impl<A: Face, B: Face> Faces for Pair<A, B> {
                 face: &mut self.second.face,
                 part: &mut self.second.part,
             };
-            unit(first, second);
+            match unit(first, second) {
+                Outcome::Done(answer) => self.answers.push(answer),
+                Outcome::Later => {
+                    self.waiting.push_front(unit);
+                    return;
+                }
+            }
         }
     }
 
@@ -218,11 +238,17 @@ impl<A: Face, B: Face> Faces for Pair<A, B> {
     fn durable(&mut self, sequence: Sequence, record: &Bytes) {
         self.first.durable(sequence, record);
         self.second.durable(sequence, record);
+        for answer in self.answers.drain(..) {
+            answer(Ok(()));
+        }
     }
 
     fn refused(&mut self, error: &Error) {
         self.first.refused(error);
         self.second.refused(error);
+        for answer in self.answers.drain(..) {
+            answer(Err(error));
+        }
     }
 
     fn next(&self) -> Sequence {

@@ -3,7 +3,7 @@ use std::{path::Path, sync::mpsc as std_mpsc};
 use sinew_core::{ManualClock, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{slot::Staging, *};
+use super::*;
 use crate::{
     log::{FailedSync, Options},
     storage::{Fault, SimulatedStorage, Storage},
@@ -231,13 +231,17 @@ fn both(disk: &SimulatedStorage, next: [Sequence; 2]) -> Both {
 /// Adds to both lists, or to none when one has the byte.
 async fn add_to_both(store: &Both, byte: u8) -> bool {
     let (answer, answered) = oneshot::channel();
+    let mut answer = Some(answer);
     let unit = move |a: Staging<'_, List<1>>, b: Staging<'_, List<2>>| {
         let fits = !a.face.has(byte) && !b.face.has(byte);
         if fits {
             a.face.stage(Add(byte, oneshot::channel().0), a.part);
             b.face.stage(Add(byte, oneshot::channel().0), b.part);
         }
-        let _ = answer.send(fits);
+        let answer = answer.take().unwrap();
+        Outcome::Done(Box::new(move |result| {
+            let _ = answer.send(fits && result.is_ok());
+        }))
     };
     store.units.send(Box::new(unit)).await.ok().unwrap();
     answered.await.unwrap()
@@ -280,10 +284,14 @@ async fn the_log_keeps_what_one_face_needs() {
     // Each record ends a segment's room soon.
     for byte in 0..=255 {
         let (answer, answered) = oneshot::channel();
+        let mut answer = Some(answer);
         let unit = move |a: Staging<'_, List<1>>, _: Staging<'_, List<2>>| {
             a.face.staged.extend([byte; 1000]);
             a.part.extend([byte; 1000]);
-            let _ = answer.send(());
+            let answer = answer.take().unwrap();
+            Outcome::Done(Box::new(move |_| {
+                let _ = answer.send(());
+            }))
         };
         store.units.send(Box::new(unit)).await.ok().unwrap();
         answered.await.unwrap();

@@ -5,13 +5,13 @@ use sinew_engine::kv::{Condition, LeaseId, Outcome, Revision, Write};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// What waits in the writer's queue.
-pub(super) struct Command {
+pub(crate) struct Command {
     pub(super) request: Request,
     /// Gives the bytes back when the command is done.
     pub(super) _budget: OwnedSemaphorePermit,
 }
 
-pub(super) enum Request {
+pub(crate) enum Request {
     Commit {
         conditions: Vec<Condition>,
         writes: Vec<Write>,
@@ -32,7 +32,7 @@ pub(super) enum Request {
 }
 
 /// Where an answer goes. It is prepared when the request is applied, and sent after the fsync.
-pub(super) struct Answer<T> {
+pub(crate) struct Answer<T> {
     to: oneshot::Sender<Result<T>>,
     prepared: Option<Result<T>>,
 }

@@ -31,7 +31,7 @@ type Stored<T> = Result<T, StoreError>;
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The state of the store on the commit thread.
-pub(super) struct KvFace {
+pub(crate) struct KvFace {
     shared: Arc<Shared>,
     index: Index,
     options: Options,
@@ -161,7 +161,7 @@ impl KvFace {
     }
 
     /// Checks a transaction against everything before it: the first condition that does not hold.
-    pub(super) fn check(
+    pub(crate) fn check(
         &mut self,
         conditions: &[Condition],
         writes: &[Write],
@@ -185,7 +185,7 @@ impl KvFace {
     }
 
     /// Stages writes whose conditions hold; answers the revision that they make.
-    pub(super) fn write(&mut self, writes: &[Write], part: &mut Vec<u8>) -> Result<Revision> {
+    pub(crate) fn write(&mut self, writes: &[Write], part: &mut Vec<u8>) -> Result<Revision> {
         let mut effective = Vec::with_capacity(writes.len());
         for write in writes {
             let is_effective = match write {
@@ -469,7 +469,7 @@ fn copy(error: &Error) -> Error {
 }
 
 /// The log's error, as callers of the store see it.
-fn refusal(error: &Error) -> Error {
+pub(crate) fn refusal(error: &Error) -> Error {
     match error.code() {
         "log.full" => disk_full(),
         "log.failed" => {

@@ -16,6 +16,7 @@ mod ports;
 mod postgres;
 mod proxy;
 mod redis;
+mod s3;
 mod server;
 
 pub use etcd::Etcd;
@@ -26,4 +27,5 @@ pub use ports::free_port;
 pub use postgres::Postgres;
 pub use proxy::Proxy;
 pub use redis::Redis;
+pub use s3::S3;
 pub use server::{Program, Server, answers, find, run};

@@ -83,6 +83,9 @@ pub enum SyncFailure {
 const CAPABILITY: Capability = Capability {
     engine: "embedded",
     durable: true,
+    any_keys: true,
+    tags_name_writes: true,
+    completes_once: true,
     limits: Limits {
         put_bytes: 1 << 40,
         part_bytes: 1 << 40,

@@ -187,6 +187,13 @@ pub struct Capability {
     pub engine: &'static str,
     /// Whether data outlives the process.
     pub durable: bool,
+    /// Whether any [`Key`] is well. Otherwise the store is a tree of files: none may have the key of another's folder (`a`
+    /// beside `a/b`), and the pieces of a key between its `/` have at most 255 bytes.
+    pub any_keys: bool,
+    /// Whether each publishing has a tag of its own. Otherwise the same content may have the same tag again.
+    pub tags_name_writes: bool,
+    /// Whether, of several `complete` of one upload at the same time, only one is answered with the object.
+    pub completes_once: bool,
     /// Its limits.
     pub limits: Limits,
 }

@@ -27,6 +27,9 @@ pub struct MemoryBlob {
 const CAPABILITY: Capability = Capability {
     engine: "memory",
     durable: false,
+    any_keys: true,
+    tags_name_writes: true,
+    completes_once: true,
     limits: Limits {
         put_bytes: 64 << 20,
         part_bytes: 64 << 20,

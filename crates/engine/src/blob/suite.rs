@@ -76,6 +76,11 @@ type Case = crate::suite::Case<Stand, Needs>;
 enum Needs {
     Nothing,
     Durable,
+    AnyKeys,
+    TagsNameWrites,
+    CompletesOnce,
+    /// Tags of their own, and kept.
+    DurableTags,
 }
 
 impl Needs {
@@ -83,6 +88,10 @@ impl Needs {
         match self {
             Self::Nothing => true,
             Self::Durable => capability.durable,
+            Self::AnyKeys => capability.any_keys,
+            Self::TagsNameWrites => capability.tags_name_writes,
+            Self::CompletesOnce => capability.completes_once,
+            Self::DurableTags => capability.durable && capability.tags_name_writes,
         }
     }
 }

@@ -33,7 +33,7 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         case!(
             one_completion,
-            Nothing,
+            CompletesOnce,
             "A repeated `complete` gets `blob.upload_unknown`."
         ),
     ]

@@ -24,7 +24,7 @@ pub(super) fn cases() -> Vec<Case> {
         ),
         case!(
             tags_are_not_used_twice,
-            Durable,
+            DurableTags,
             "Names this object among all that ever had the key."
         ),
         case!(
@@ -89,7 +89,10 @@ async fn uploads_survive(mut stand: Stand) {
         let aborted = stand.begin("b").await;
         let one = stand.part(&upload, 1, "replaced").await;
         assert_eq!(one.size, 8);
-        let one = stand.part(&upload, 1, noise(100_000, 1)).await;
+        let length = usize::try_from(stand.limits().part_minimum)
+            .unwrap()
+            .max(100_000);
+        let one = stand.part(&upload, 1, noise(length, 1)).await;
         stand.blob().abort(&aborted).await.unwrap();
         stand.reopen(end).await;
         let left = stand.blob().uploads(None, 10).await.unwrap();
@@ -100,7 +103,7 @@ async fn uploads_survive(mut stand: Stand) {
         let two = stand.part(&upload, 2, "two").await;
         stand.complete(&upload, &[&one, &two]).await.unwrap();
         stand.reopen(end).await;
-        let whole = [&noise(100_000, 1)[..], b"two"].concat();
+        let whole = [&noise(length, 1)[..], b"two"].concat();
         assert!(stand.content("a").await.unwrap() == whole);
         assert_eq!(stand.blob().uploads(None, 10).await.unwrap(), []);
     }

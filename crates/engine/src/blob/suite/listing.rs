@@ -12,14 +12,29 @@ pub(super) fn cases() -> Vec<Case> {
             "The entries, in bytewise order."
         ),
         case!(
+            any_names_are_ordered_bytewise,
+            AnyKeys,
+            "The entries, in bytewise order."
+        ),
+        case!(
             listings_show_what_head_shows,
             Nothing,
             "An object as a listing shows it."
         ),
-        case!(prefixes, Nothing, "Only keys that begin with this text."),
+        case!(prefixes, AnyKeys, "Only keys that begin with this text."),
+        case!(
+            prefixes_in_a_tree,
+            Nothing,
+            "Only keys that begin with this text."
+        ),
+        case!(
+            folders_in_a_tree,
+            Nothing,
+            "Keys that have a `/` after the prefix are listed as one folder."
+        ),
         case!(
             folders,
-            Nothing,
+            AnyKeys,
             "Keys that have a `/` after the prefix are listed as one folder."
         ),
         case!(
@@ -50,12 +65,20 @@ const NAMES: [&str; 10] = [
     "a", "a-b", "a/b", "a/b/c", "a/b/d", "a/c", "a0", "ab", "c/x/y/z", "é",
 ];
 
+/// None of them is a folder of another.
+const TREE: [&str; 8] = ["a-b", "a/b/c", "a/b/d", "a/c", "a0", "ab", "c/x/y/z", "é"];
+
 async fn listings_are_ordered_bytewise(stand: Stand) {
-    fill(&stand, &["b", "a/b", "a", "é", "a0", "B", "a-b", "z", "aa"]).await;
+    fill(&stand, &["b", "a/b", "é", "a0", "B", "a-b", "z", "aa"]).await;
     assert_eq!(
         stand.all().await,
-        ["B", "a", "a-b", "a/b", "a0", "aa", "b", "z", "é"]
+        ["B", "a-b", "a/b", "a0", "aa", "b", "z", "é"]
     );
+}
+
+async fn any_names_are_ordered_bytewise(stand: Stand) {
+    fill(&stand, &["b", "a/b", "a", "a/b/c", "a-b"]).await;
+    assert_eq!(stand.all().await, ["a", "a-b", "a/b", "a/b/c", "b"]);
 }
 
 async fn listings_show_what_head_shows(stand: Stand) {
@@ -74,12 +97,21 @@ async fn listings_show_what_head_shows(stand: Stand) {
 }
 
 async fn prefixes(stand: Stand) {
-    fill(&stand, &NAMES).await;
+    prefixes_of(stand, &NAMES).await;
+}
+
+async fn prefixes_in_a_tree(stand: Stand) {
+    prefixes_of(stand, &TREE).await;
+}
+
+async fn prefixes_of(stand: Stand, names: &[&str]) {
+    fill(&stand, names).await;
     for prefix in [
         "", "a", "a/", "a/b", "a/b/", "a/b/c", "a/b/cc", "b", "c/x", "é", "\u{c3}", "~",
     ] {
-        let expected: Vec<&str> = NAMES
-            .into_iter()
+        let expected: Vec<&str> = names
+            .iter()
+            .copied()
             .filter(|name| name.starts_with(prefix))
             .collect();
         assert_eq!(
@@ -92,11 +124,7 @@ async fn prefixes(stand: Stand) {
 
 async fn folders(stand: Stand) {
     fill(&stand, &NAMES).await;
-    let list = |prefix: &str| List {
-        folders: true,
-        ..List::prefix(prefix)
-    };
-    for (prefix, expected) in [
+    let expected = [
         ("", &["a", "a-b", "a/", "a0", "ab", "c/", "é"][..]),
         ("a", &["a", "a-b", "a/", "a0", "ab"]),
         ("a/", &["a/b", "a/b/", "a/c"]),
@@ -105,19 +133,54 @@ async fn folders(stand: Stand) {
         ("c/x", &["c/x/"]),
         ("c/x/y/z", &["c/x/y/z"]),
         ("d", &[]),
-    ] {
-        assert_eq!(stand.names(list(prefix)).await, expected, "{prefix:?}");
+    ];
+    folders_are(&stand, &expected).await;
+    let list = List {
+        folders: true,
+        ..List::prefix("")
+    };
+    let page = stand.blob().list(list).await.unwrap();
+    assert_eq!(page.entries[2], Entry::Folder("a/".to_owned()));
+    assert!(matches!(&page.entries[0], Entry::Object(object) if object.key == key("a")));
+}
+
+async fn folders_in_a_tree(stand: Stand) {
+    fill(&stand, &TREE).await;
+    let expected = [
+        ("", &["a-b", "a/", "a0", "ab", "c/", "é"][..]),
+        ("a", &["a-b", "a/", "a0", "ab"]),
+        ("a/", &["a/b/", "a/c"]),
+        ("a/b", &["a/b/"]),
+        ("a/b/", &["a/b/c", "a/b/d"]),
+        ("c/x", &["c/x/"]),
+        ("c/x/y/z", &["c/x/y/z"]),
+        ("d", &[]),
+    ];
+    folders_are(&stand, &expected).await;
+    let list = List {
+        folders: true,
+        ..List::prefix("")
+    };
+    let page = stand.blob().list(list).await.unwrap();
+    assert_eq!(page.entries[1], Entry::Folder("a/".to_owned()));
+    assert!(matches!(&page.entries[0], Entry::Object(object) if object.key == key("a-b")));
+}
+
+async fn folders_are(stand: &Stand, table: &[(&str, &[&str])]) {
+    let list = |prefix: &str| List {
+        folders: true,
+        ..List::prefix(prefix)
+    };
+    for (prefix, expected) in table {
+        assert_eq!(stand.names(list(prefix)).await, *expected, "{prefix:?}");
         for limit in 1..4 {
             let pages = List {
                 limit,
                 ..list(prefix)
             };
-            assert_eq!(stand.names(pages).await, expected, "{prefix:?} by {limit}");
+            assert_eq!(stand.names(pages).await, *expected, "{prefix:?} by {limit}");
         }
     }
-    let page = stand.blob().list(list("")).await.unwrap();
-    assert_eq!(page.entries[2], Entry::Folder("a/".to_owned()));
-    assert!(matches!(&page.entries[0], Entry::Object(object) if object.key == key("a")));
 }
 
 async fn pages_have_every_entry_once(stand: Stand) {

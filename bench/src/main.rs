@@ -8,6 +8,7 @@
 
 mod gateway;
 mod http;
+mod kv;
 mod node;
 mod process;
 mod registration;
@@ -18,7 +19,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 
-const USAGE: &str = "usage: sinew-bench gateway|registration [--quick] [--json FILE]";
+const USAGE: &str = "usage: sinew-bench gateway|kv|registration [--quick] [--json FILE]";
 
 /// What every bench is told.
 pub(crate) struct Options {
@@ -41,6 +42,11 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     let mut args = std::env::args().skip(1);
     let name = args.next().context(USAGE)?;
+    if name == "kv-fill" {
+        // The process that the kv bench starts and kills.
+        let (folder, mib) = args.next().zip(args.next()).context(USAGE)?;
+        return kv::fill(&folder, &mib);
+    }
     let mut options = Options {
         quick: false,
         json: None,
@@ -54,6 +60,7 @@ fn run() -> Result<()> {
     }
     match name.as_str() {
         "gateway" => gateway::run(&options),
+        "kv" => kv::run(&options),
         "registration" => registration::run(&options),
         _ => bail!("no bench {name:?}; {USAGE}"),
     }

@@ -59,13 +59,13 @@ pub(crate) fn print(
 ) -> Result<()> {
     println!("\n{bench}: {conditions}\n");
     println!(
-        "{:<22} {:<16} {:>10} {:>10} {:>10}  unit",
+        "{:<28} {:<16} {:>10} {:>10} {:>10}  unit",
         "metric", "subject", "median", "min", "max"
     );
     for figure in figures {
         let (median, least, greatest) = figure.spread();
         println!(
-            "{:<22} {:<16} {median:>10.2} {least:>10.2} {greatest:>10.2}  {}",
+            "{:<28} {:<16} {median:>10.2} {least:>10.2} {greatest:>10.2}  {}",
             figure.metric, figure.subject, figure.unit
         );
     }

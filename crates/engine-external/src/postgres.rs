@@ -93,7 +93,7 @@ const CAPABILITY: Capability = Capability {
         transaction_operations: 1024,
         transaction_bytes: 8 << 20,
         page_entries: 1024,
-        lease_minimum: Duration::from_millis(500),
+        lease_minimum: Duration::from_secs(1),
     },
 };
 

@@ -25,7 +25,7 @@ fn outage() -> Duration {
 }
 
 const WRITERS: usize = 6;
-/// Longer than the server is away, so that it is no accident when it lives.
+/// Shorter than the server is away, so that it is no accident when it lives.
 const TTL: Duration = Duration::from_secs(2);
 
 /// Two instances with writers, a watcher on each, and a lease that is kept alive.

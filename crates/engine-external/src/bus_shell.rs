@@ -34,6 +34,7 @@
 mod backend;
 mod bus;
 mod consumer;
+mod groups;
 mod keeper;
 mod local;
 mod node;
@@ -122,6 +123,8 @@ impl Shell {
             while !lock(&shared.locals).is_empty() {
                 shared.clock.sleep(Duration::from_millis(5)).await;
             }
+            // No beats after the last word.
+            lock(&shared.tasks).clear();
             shared.backend.leave(&shared.node.id).await
         };
         if !matches!(tokio::time::timeout(shared.timeout, gone).await, Ok(Ok(()))) {

@@ -32,6 +32,7 @@
 mod api;
 mod backend;
 mod envelope;
+mod jetstream;
 mod link;
 mod log;
 mod names;
@@ -50,7 +51,7 @@ use sinew_engine::{
 use tokio::{sync::watch, task::AbortHandle};
 
 use crate::{Address, bus_shell::Shell, fault};
-use backend::Jetstream;
+use jetstream::Jetstream;
 use link::Link;
 use names::Names;
 
@@ -136,7 +137,7 @@ impl NatsBus {
             },
             replicas: options.replicas,
             lease: options.lease,
-            capability: backend::capability(),
+            capability: jetstream::capability(),
         };
         Ok(Self {
             shell: Shell::new(Arc::new(backend), options.lease, address.timeout),

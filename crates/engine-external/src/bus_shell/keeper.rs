@@ -365,7 +365,7 @@ async fn give_up(shared: &Arc<Shared>, local: &Arc<Local>, number: u32) -> Resul
         // The writer must not write between this and the release.
         held.claim = shared.stamp();
         held.tasks.clear();
-        let stamp = shared.stamp();
+        let stamp = (shared.stamp(), held.round);
         let of = local.incarnation;
         let record = ProgressRecord::new(of, None, stamp, &held.progress, &held.retries);
         (record, held.version)

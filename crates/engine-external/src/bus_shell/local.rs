@@ -125,6 +125,8 @@ pub(super) struct Held {
     pub(super) seek: Option<(u64, oneshot::Sender<Fate>)>,
     /// The stamp of the write that is under way, or of the last.
     pub(super) stamp: u64,
+    /// How often the group was moved.
+    pub(super) round: u64,
     pub(super) is_draining: bool,
     pub(super) is_writing: bool,
     /// Wakes the writer.
@@ -306,9 +308,10 @@ impl Local {
     ) -> Option<Dying> {
         let topic = state.config.dead_letter.as_ref()?.topic.clone();
         let record = state.records.get(&position)?;
-        let claim = state.held.get(&position.partition)?.claim;
+        let held = state.held.get(&position.partition)?;
+        let (claim, round) = (held.claim, held.round);
         let message = dead_letter(&self.log.topic, &self.group, record, attempts, reason);
-        // The same message of the same group never becomes two dead letters of one topic.
+        // The same message never becomes two dead letters of one group, unless the group was moved back in between.
         let Position { partition, offset } = position;
         let Log {
             topic: from,
@@ -317,7 +320,7 @@ impl Local {
         } = &*self.log;
         let group = &self.group;
         let of = self.incarnation;
-        let once = format!("{from}_{incarnation}_{group}_{of:x}_{partition}_{offset}");
+        let once = format!("{from}_{incarnation}_{group}_{of:x}_{round}_{partition}_{offset}");
         let entry = Entry {
             partition: 0,
             message: Arc::new(message),

@@ -237,6 +237,7 @@ fn stage(
     }
     if let Some((offset, _)) = &seek {
         held.progress.seek(*offset);
+        held.round += 1;
         held.retries.clear();
     }
     held.is_dirty = false;
@@ -246,7 +247,7 @@ fn stage(
     let record = ProgressRecord::new(
         local.incarnation,
         holder,
-        held.stamp,
+        (held.stamp, held.round),
         &held.progress,
         &held.retries,
     );
@@ -342,6 +343,7 @@ pub(super) fn held(claim: u64, version: u64, record: &ProgressRecord, now: Now) 
         waiters: Vec::new(),
         seek: None,
         stamp: record.stamp,
+        round: record.round,
         is_draining: false,
         is_writing: false,
         work: Arc::default(),

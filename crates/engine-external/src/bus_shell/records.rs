@@ -103,6 +103,8 @@ pub(super) struct ProgressRecord {
     pub(super) holder: Option<String>,
     /// Names this write, so that one whose answer was lost is known again.
     pub(super) stamp: u64,
+    /// Grows whenever the group is moved: its dead letters from then on are others.
+    pub(super) round: u64,
     cursor: u64,
     settled: Vec<(u64, u64)>,
     /// Offset, deliveries so far, and when it is due again.
@@ -117,7 +119,7 @@ impl ProgressRecord {
     pub(super) fn new(
         group: u64,
         holder: Option<String>,
-        stamp: u64,
+        (stamp, round): (u64, u64),
         progress: &PartitionSnapshot,
         retries: &Retries,
     ) -> Self {
@@ -125,6 +127,7 @@ impl ProgressRecord {
             group,
             holder,
             stamp,
+            round,
             cursor: progress.cursor,
             settled: progress
                 .settled
@@ -174,6 +177,7 @@ impl ProgressRecord {
     /// The same, gone on elsewhere.
     pub(super) fn moved(self, cursor: u64) -> Self {
         Self {
+            round: self.round + 1,
             cursor,
             settled: Vec::new(),
             retries: Vec::new(),

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
 mod faults;
+mod measure;
 mod nodes;
 mod opening;
 mod suite;

@@ -240,7 +240,21 @@ async fn dead_letters_are_there_once() {
         partition: 0,
         offset: 0,
     };
+    // Once for each time that the group sees them.
     let dead = bus.read(&name("dead"), from, 1000).await.unwrap();
     let texts: BTreeSet<_> = dead.iter().map(|record| text(&record.message)).collect();
     assert_eq!((dead.len(), texts.len()), (50, 50));
+    bus.seek(&name("t"), &name("g"), Seek::Earliest)
+        .await
+        .unwrap();
+    let consumer = bus.subscribe(&name("t"), &name("g"), dying).await.unwrap();
+    for _ in 0..50 {
+        let delivery = consumer.next().await.unwrap();
+        consumer
+            .nack(&delivery.receipt, Redeliver::Never)
+            .await
+            .unwrap();
+    }
+    let dead = bus.read(&name("dead"), from, 1000).await.unwrap();
+    assert_eq!(dead.len(), 100);
 }

@@ -77,6 +77,7 @@ const CAPABILITY: Capability = Capability {
     durable: true,
     historical_reads: true,
     dense_revisions: true,
+    atomic_with_bus: true,
     limits: Limits {
         key_bytes: 1024,
         value_bytes: 1 << 20,

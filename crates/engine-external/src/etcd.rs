@@ -138,6 +138,7 @@ impl EtcdKv {
             durable: true,
             historical_reads: true,
             dense_revisions: false,
+            atomic_with_bus: false,
             limits: Limits {
                 lease_minimum: options.lease_minimum.max(LIMITS.lease_minimum),
                 ..LIMITS

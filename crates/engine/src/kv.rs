@@ -265,6 +265,9 @@ pub struct Capability {
     pub historical_reads: bool,
     /// Whether the revisions of one store follow each other without gaps.
     pub dense_revisions: bool,
+    /// Whether a commit can be one durable step with publishes and acknowledgements of the engine's `Bus`,
+    /// where both are opened as one store.
+    pub atomic_with_bus: bool,
     /// Its limits.
     pub limits: Limits,
 }

@@ -40,6 +40,7 @@ const CAPABILITY: Capability = Capability {
     durable: false,
     historical_reads: true,
     dense_revisions: true,
+    atomic_with_bus: false,
     limits: Limits {
         key_bytes: 1024,
         value_bytes: 1 << 20,

@@ -200,7 +200,7 @@ impl Link {
         let mut state = self.state.clone();
         let settled = |state: &State| match state {
             State::Up(_) => true,
-            State::Away(why) => why.kind() != Kind::Unavailable,
+            State::Away(why) => !matches!(why.kind(), Kind::Unavailable | Kind::DeadlineExceeded),
             State::Starting => false,
         };
         // What it is when it has settled, or when the time is over.

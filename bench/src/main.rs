@@ -6,6 +6,7 @@
     reason = "a bench measures the machine's own time"
 )]
 
+mod bus;
 mod gateway;
 mod http;
 mod kv;
@@ -19,7 +20,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 
-const USAGE: &str = "usage: sinew-bench gateway|kv|registration [--quick] [--json FILE]";
+const USAGE: &str = "usage: sinew-bench bus|gateway|kv|registration [--quick] [--json FILE]";
 
 /// What every bench is told.
 pub(crate) struct Options {
@@ -59,6 +60,7 @@ fn run() -> Result<()> {
         }
     }
     match name.as_str() {
+        "bus" => bus::run(&options),
         "gateway" => gateway::run(&options),
         "kv" => kv::run(&options),
         "registration" => registration::run(&options),

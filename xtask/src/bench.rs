@@ -11,6 +11,9 @@ pub(crate) fn run(name: &str, options: &[&str]) -> Result<()> {
     if name == "gateway" {
         engines::install(engines::GATEWAY_PEERS)?;
     }
+    if name == "bus" {
+        engines::install(&["nats", "redis"])?;
+    }
     step(
         "cargo",
         &["build", "--release", "-p", "sinew", "-p", "sinew-bench"],

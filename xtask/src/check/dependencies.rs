@@ -42,7 +42,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["sinew-core", "sinew-node", "sinew-launcher", "shop"],
     ),
     ("sinew-testbed", &[]),
-    ("sinew-bench", &[]),
+    (
+        "sinew-bench",
+        &[
+            "sinew-core",
+            "sinew-engine",
+            "sinew-engine-embedded",
+            "sinew-testbed",
+        ],
+    ),
     ("xtask", &["sinew-testbed"]),
 ];
 

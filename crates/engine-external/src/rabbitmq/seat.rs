@@ -1,0 +1,636 @@
+//! A partition of a group on this node.
+//!
+//! Each node with consumers of a group stands in line for the register of each partition's progress. The one that holds
+//! it runs the group's machine over the partition's stream; the others wait, and one of them goes on where the holder's
+//! last entry that counts left off. What a consumer does steps the machine at once, under a lock; what must be durable
+//! goes into the *outbox*, which the seat's task writes, many settled messages an entry, several entries under way.
+//!
+//! When the connection breaks nothing is delivered, but what is with consumers stays with them: if the entries that are
+//! found when the register is held again are our own, nobody else has held it meanwhile, and the machine goes on. If not,
+//! it is built anew and all deliveries are over.
+
+use std::{
+    collections::{BTreeMap, HashSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use sinew_core::{Clock, Name};
+use sinew_engine::bus::{
+    Delivery, GroupConfig, Position, Receipt, Record, dead_letter,
+    group::{
+        ConsumerId, Effect, Group as Machine, Input, PartitionSnapshot, Retry, Rules, Snapshot,
+    },
+};
+use tokio::sync::{Notify, watch};
+
+use super::{catalogue::StoredGroupConfig, register::Entry, streams::Read};
+
+/// What a seat keeps in memory of messages, bytes; beyond it waits with loading.
+const HELD_BYTES: u64 = 64 << 20;
+
+/// How far a group is in a partition, or what has changed of that.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Progress {
+    /// Everything: what the fields below say comes on top.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    whole: Option<Whole>,
+    /// Ranges.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    settled: Vec<(u64, u64)>,
+    /// Offset, deliveries so far, milliseconds to wait.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    retries: Vec<(u64, u32, u64)>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Whole {
+    cursor: u64,
+    settled: Vec<(u64, u64)>,
+    retries: Vec<(u64, u32, u64)>,
+    lost: u64,
+}
+
+fn stored(offset: u64, retry: Retry) -> (u64, u32, u64) {
+    let wait = u64::try_from(retry.wait.as_millis()).unwrap_or(u64::MAX);
+    (offset, retry.attempts, wait)
+}
+
+fn loaded((offset, attempts, wait): (u64, u32, u64)) -> (u64, Retry) {
+    let wait = Duration::from_millis(wait);
+    (offset, Retry { attempts, wait })
+}
+
+impl Progress {
+    pub(super) fn whole(snapshot: &PartitionSnapshot) -> Self {
+        let settled = snapshot.settled.iter();
+        let retries = snapshot.retries.iter();
+        Self {
+            whole: Some(Whole {
+                cursor: snapshot.cursor,
+                settled: settled.map(|(start, end)| (*start, *end)).collect(),
+                retries: retries
+                    .map(|(offset, retry)| stored(*offset, *retry))
+                    .collect(),
+                lost: snapshot.lost,
+            }),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole.is_some()
+    }
+
+    /// What entries come to, one upon the other.
+    pub(super) fn fold(start: u64, entries: Vec<Entry<Self>>) -> PartitionSnapshot {
+        let mut snapshot = PartitionSnapshot {
+            cursor: start,
+            ..PartitionSnapshot::default()
+        };
+        for entry in entries {
+            let Self {
+                whole,
+                settled,
+                retries,
+            } = entry.body;
+            if let Some(whole) = whole {
+                snapshot = PartitionSnapshot {
+                    cursor: whole.cursor,
+                    settled: whole.settled.into_iter().collect(),
+                    retries: whole.retries.into_iter().map(loaded).collect(),
+                    lost: whole.lost,
+                };
+            }
+            snapshot.retries.extend(retries.into_iter().map(loaded));
+            for (start, end) in settled {
+                snapshot.settle_range(start, end);
+            }
+        }
+        snapshot
+    }
+}
+
+/// What nodes ask of the one that holds a partition.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Request {
+    State,
+    Seek(u64),
+    Configure(u64, StoredGroupConfig),
+}
+
+/// What it answers.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Answer {
+    pub(super) cursor: u64,
+    pub(super) lag: u64,
+    pub(super) in_flight: u64,
+    pub(super) waiting: u64,
+    pub(super) lost: u64,
+}
+
+/// A message that goes to the dead-letter topic.
+pub(super) struct DeadLetter {
+    pub(super) topic: Name,
+    pub(super) message: sinew_engine::bus::Message,
+    pub(super) offset: u64,
+    pub(super) token: u64,
+}
+
+/// What the task shall make durable.
+#[derive(Default)]
+pub(super) struct Outbox {
+    /// Offset and token.
+    pub(super) settled: Vec<(u64, u64)>,
+    pub(super) retries: BTreeMap<u64, Retry>,
+    pub(super) dead: Vec<DeadLetter>,
+}
+
+pub(super) struct Seat {
+    pub(super) topic: Name,
+    pub(super) group: Name,
+    pub(super) partition: u32,
+    pub(super) stream: String,
+    pub(super) queue: String,
+    pub(super) start: u64,
+    pub(super) clock: Clock,
+    /// Wakes the task.
+    pub(super) wake: Notify,
+    /// Wakes consumers and those who wait for something to be durable. Shared by the group's seats.
+    pub(super) changed: watch::Sender<()>,
+    state: Mutex<State>,
+}
+
+pub(super) struct State {
+    config: GroupConfig,
+    version: u64,
+    partitions: usize,
+    pub(super) machine: Option<Machine>,
+    /// Whether the machine may deliver.
+    pub(super) is_held: bool,
+    records: BTreeMap<u64, Record>,
+    record_bytes: u64,
+    pub(super) outbox: Outbox,
+    /// The tokens in the outbox and under way: an ack may be repeated.
+    settling: HashSet<u64>,
+    /// Settled messages in entries that were written and do not count yet, by the entry's number.
+    pub(super) under_way: VecDeque<(u64, Vec<(u64, u64)>)>,
+    /// The group, or its topic, was deleted.
+    pub(super) is_ended: bool,
+}
+
+impl State {
+    fn rules(&self) -> Rules {
+        let mut rules = Rules::from(&self.config);
+        rules.window = (rules.window / self.partitions).max(1);
+        rules
+    }
+
+    /// Whether more messages may be loaded.
+    pub(super) fn has_room(&self) -> bool {
+        let room = self
+            .machine
+            .as_ref()
+            .is_some_and(|machine| machine.room() > 0);
+        room && self.record_bytes < HELD_BYTES
+    }
+
+    /// A whole value for the register, with what is on its way.
+    pub(super) fn whole(&self, now: Duration) -> Progress {
+        let snapshot = self.machine.as_ref().map(|machine| machine.snapshot(now));
+        let mut partitions = snapshot
+            .map(|snapshot| snapshot.partitions)
+            .unwrap_or_default();
+        let mut snapshot = partitions.pop().unwrap_or_default();
+        for (_, settled) in &self.under_way {
+            for (offset, _) in settled {
+                snapshot.settle(*offset);
+            }
+        }
+        Progress::whole(&snapshot)
+    }
+
+    /// The outbox as an entry, which is under way from now on.
+    pub(super) fn entry(&mut self, number: u64) -> Progress {
+        let settled = std::mem::take(&mut self.outbox.settled);
+        let retries = std::mem::take(&mut self.outbox.retries);
+        let mut offsets: Vec<u64> = settled.iter().map(|(offset, _)| *offset).collect();
+        offsets.sort_unstable();
+        let mut ranges: Vec<(u64, u64)> = Vec::new();
+        for offset in offsets {
+            match ranges.last_mut() {
+                Some((_, end)) if *end >= offset => *end = offset + 1,
+                _ => ranges.push((offset, offset + 1)),
+            }
+        }
+        self.under_way.push_back((number, settled));
+        Progress {
+            whole: None,
+            settled: ranges,
+            retries: retries
+                .into_iter()
+                .map(|(offset, retry)| stored(offset, retry))
+                .collect(),
+        }
+    }
+}
+
+/// Our machine has one partition.
+const ONLY: u32 = 0;
+
+fn inside(offset: u64) -> Position {
+    Position {
+        partition: ONLY,
+        offset,
+    }
+}
+
+impl Seat {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a seat is where all of this comes together"
+    )]
+    pub(super) fn new(
+        topic: Name,
+        group: Name,
+        partition: u32,
+        partitions: usize,
+        stream: String,
+        queue: String,
+        start: u64,
+        version: u64,
+        config: GroupConfig,
+        clock: Clock,
+        changed: watch::Sender<()>,
+    ) -> Self {
+        Self {
+            topic,
+            group,
+            partition,
+            stream,
+            queue,
+            start,
+            clock,
+            wake: Notify::new(),
+            changed,
+            state: Mutex::new(State {
+                config,
+                version,
+                partitions,
+                machine: None,
+                is_held: false,
+                records: BTreeMap::new(),
+                record_bytes: 0,
+                outbox: Outbox::default(),
+                settling: HashSet::new(),
+                under_way: VecDeque::new(),
+                is_ended: false,
+            }),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Passes an input to the machine, if there is one, and notes what it asks for.
+    pub(super) fn step(&self, state: &mut State, input: Input) -> Outcome {
+        let mut outcome = Outcome::default();
+        let Some(machine) = &mut state.machine else {
+            outcome.is_stale = true;
+            return outcome;
+        };
+        let mut has_work = false;
+        for effect in machine.step(input, self.clock.monotonic()) {
+            match effect {
+                Effect::Deliver {
+                    position,
+                    attempt,
+                    token,
+                } => {
+                    let record = state.records.get(&position.offset).cloned();
+                    let record = record.expect("what is loaded and not settled is kept");
+                    let receipt = Receipt {
+                        position: record.position,
+                        token,
+                    };
+                    outcome.deliveries.push(Delivery {
+                        record,
+                        attempt,
+                        receipt,
+                    });
+                }
+                Effect::Settle { position, token } => {
+                    if state.settling.insert(token) {
+                        state.outbox.settled.push((position.offset, token));
+                    }
+                    (has_work, outcome.settles) = (true, true);
+                }
+                Effect::DeadLetter {
+                    position,
+                    token,
+                    attempts,
+                    reason,
+                } => {
+                    let topic = state.config.dead_letter.as_ref();
+                    let record = state.records.get(&position.offset);
+                    match topic.zip(record) {
+                        Some((dead, record)) => state.outbox.dead.push(DeadLetter {
+                            topic: dead.topic.clone(),
+                            message: dead_letter(
+                                &self.topic,
+                                &self.group,
+                                record,
+                                attempts,
+                                reason,
+                            ),
+                            offset: position.offset,
+                            token,
+                        }),
+                        // The group has no topic for it any more.
+                        None => state.outbox.settled.push((position.offset, token)),
+                    }
+                    (has_work, outcome.settles) = (true, true);
+                }
+                Effect::Retry(position, retry) => {
+                    state.outbox.retries.insert(position.offset, retry);
+                    has_work = true;
+                }
+                Effect::Stale { .. } => outcome.is_stale = true,
+            }
+        }
+        if has_work {
+            self.wake.notify_one();
+        }
+        outcome
+    }
+
+    /// Takes up to `most` messages for a consumer.
+    pub(super) fn take(&self, consumer: ConsumerId, most: usize) -> Vec<Delivery> {
+        let mut state = self.lock();
+        if !state.is_held {
+            return Vec::new();
+        }
+        let deliveries = self
+            .step(&mut state, Input::Take { consumer, most })
+            .deliveries;
+        if !deliveries.is_empty() {
+            // The task sleeps until the next delivery ends.
+            self.wake.notify_one();
+        }
+        deliveries
+    }
+
+    pub(super) fn with(&self, consumer: ConsumerId) -> usize {
+        let state = self.lock();
+        let machine = state.machine.as_ref();
+        machine.map_or(0, |machine| machine.in_flight_with(consumer))
+    }
+
+    /// Passes what a consumer says of a delivery.
+    pub(super) fn say(&self, receipt: &Receipt, input: impl Fn(Position, u64) -> Input) -> Outcome {
+        let mut state = self.lock();
+        let input = input(inside(receipt.position.offset), receipt.token);
+        let outcome = self.step(&mut state, input);
+        let machine = state.machine.as_ref();
+        let is_ready = machine.is_some_and(|machine| machine.ready().next().is_some());
+        drop(state);
+        // It may have another deadline now.
+        self.wake.notify_one();
+        if is_ready {
+            self.changed.send_replace(());
+        }
+        outcome
+    }
+
+    /// Whether a message is settled, durably; none while it is on its way.
+    pub(super) fn outcome(&self, receipt: &Receipt) -> Option<bool> {
+        let state = self.lock();
+        let machine = state.machine.as_ref()?;
+        let position = inside(receipt.position.offset);
+        if machine.is_settled(position) {
+            Some(true)
+        } else if machine.is_settling(position, receipt.token) {
+            None
+        } else {
+            Some(false)
+        }
+    }
+
+    pub(super) fn leave(&self, consumer: ConsumerId) {
+        self.step(&mut self.lock(), Input::Leave { consumer });
+        self.wake.notify_one();
+        self.changed.send_replace(());
+    }
+
+    pub(super) fn configure(&self, version: u64, config: GroupConfig) {
+        let mut state = self.lock();
+        if version > state.version {
+            (state.version, state.config) = (version, config);
+            let rules = state.rules();
+            self.step(&mut state, Input::Configure { rules });
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Goes on with the machine, or builds one from what was found.
+    pub(super) fn resume(&self, is_ours: bool, found: PartitionSnapshot, epoch: u64) {
+        let mut state = self.lock();
+        if is_ours && state.machine.is_some() {
+            // What was under way is written again.
+            let under_way = std::mem::take(&mut state.under_way);
+            for (_, settled) in under_way.into_iter().rev() {
+                state.outbox.settled.splice(0..0, settled);
+            }
+        } else {
+            let snapshot = Snapshot {
+                partitions: vec![found],
+            };
+            let rules = state.rules();
+            state.machine = Some(Machine::new(rules, snapshot, epoch << 32));
+            state.records.clear();
+            state.record_bytes = 0;
+            state.outbox = Outbox::default();
+            state.settling.clear();
+            state.under_way.clear();
+        }
+    }
+
+    /// The register is ours, or not any more.
+    pub(super) fn set_held(&self, is_held: bool) {
+        self.lock().is_held = is_held;
+        self.changed.send_replace(());
+        self.wake.notify_one();
+    }
+
+    /// The group, or its topic, was deleted.
+    pub(super) fn end(&self) {
+        let mut state = self.lock();
+        (state.is_ended, state.is_held) = (true, false);
+        drop(state);
+        self.changed.send_replace(());
+    }
+
+    /// An entry has come back: it counts, and so does what was written before it.
+    pub(super) fn counts(&self, number: u64) {
+        let mut state = self.lock();
+        while let Some((first, _)) = state.under_way.front()
+            && *first <= number
+        {
+            let (_, settled) = state.under_way.pop_front().unwrap_or_default();
+            for (offset, token) in settled {
+                state.settling.remove(&token);
+                let position = inside(offset);
+                let is_current = state
+                    .machine
+                    .as_ref()
+                    .is_some_and(|machine| machine.is_settling(position, token));
+                if is_current {
+                    self.step(&mut state, Input::Settled { position, token });
+                    self.forget(&mut state, offset);
+                }
+            }
+        }
+        drop(state);
+        self.changed.send_replace(());
+    }
+
+    fn forget(&self, state: &mut State, offset: u64) {
+        if let Some(record) = state.records.remove(&offset) {
+            state.record_bytes -= record.message.weight();
+        }
+    }
+
+    /// A dead letter was published, or could not be.
+    pub(super) fn buried(&self, offset: u64, token: u64, is_durable: bool) {
+        let mut state = self.lock();
+        let position = inside(offset);
+        let is_current = state
+            .machine
+            .as_ref()
+            .is_some_and(|machine| machine.is_settling(position, token));
+        if is_current && is_durable {
+            state.outbox.settled.push((offset, token));
+        } else if is_current {
+            self.step(&mut state, Input::Refused { position, token });
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Feeds the machine with what was read, while it has room; the rest stays. Answers the tag of the last record that
+    /// was taken, and the offset of one before which some are missing, unless that is `known`: the caller
+    /// finds out whether retention took them. Streams have gaps of their own, where the broker keeps its books.
+    pub(super) fn load(
+        &self,
+        stash: &mut VecDeque<(u64, Read)>,
+        known: Option<u64>,
+    ) -> (Option<u64>, Option<u64>) {
+        let mut state = self.lock();
+        let (mut last, mut gap, mut is_changed) = (None, None, false);
+        while state.has_room()
+            && let Some((tag, read)) = stash.pop_front()
+        {
+            let offset = read.offset();
+            let wanted = state
+                .machine
+                .as_ref()
+                .map_or(0, |machine| machine.wanted(ONLY));
+            if offset > Some(wanted) && offset != known {
+                gap = offset;
+                stash.push_front((tag, read));
+                break;
+            }
+            last = Some(tag);
+            let Some(offset) = offset.filter(|offset| *offset >= wanted) else {
+                continue;
+            };
+            let mut messages = Vec::new();
+            if let Read::Message(record) = read {
+                let is_settled = |machine: &Machine| machine.is_settled(inside(offset));
+                if !state.machine.as_ref().is_some_and(is_settled) {
+                    messages.push((offset, record.message.key.clone()));
+                    state.record_bytes += record.message.weight();
+                    state.records.insert(offset, record);
+                }
+            }
+            let until = offset + 1;
+            self.step(
+                &mut state,
+                Input::Load {
+                    partition: ONLY,
+                    messages,
+                    until,
+                },
+            );
+            is_changed = true;
+        }
+        drop(state);
+        if is_changed {
+            self.changed.send_replace(());
+        }
+        (last, gap)
+    }
+
+    /// Retention has taken what lies below.
+    pub(super) fn trim(&self, first: u64) {
+        let mut state = self.lock();
+        let position = inside(first);
+        self.step(&mut state, Input::Trim { first: position });
+        let kept = state.records.split_off(&first);
+        state.records = kept;
+        let weights = state.records.values().map(|record| record.message.weight());
+        state.record_bytes = weights.sum();
+    }
+
+    /// Goes on elsewhere; the caller makes it durable.
+    pub(super) fn seek(&self, offset: u64) {
+        let mut state = self.lock();
+        let position = inside(offset);
+        self.step(&mut state, Input::Seek { position });
+        state.records.clear();
+        state.record_bytes = 0;
+        state.outbox = Outbox::default();
+        state.settling.clear();
+        // Those entries lie before the one that is written now.
+        state.under_way.clear();
+    }
+
+    /// Where reading has to begin.
+    pub(super) fn wanted(&self) -> u64 {
+        let state = self.lock();
+        state
+            .machine
+            .as_ref()
+            .map_or(self.start, |machine| machine.wanted(ONLY))
+    }
+
+    pub(super) fn answer(&self, end: u64) -> Answer {
+        let state = self.lock();
+        let Some(machine) = &state.machine else {
+            return Answer::default();
+        };
+        Answer {
+            cursor: machine.cursor(ONLY),
+            lag: machine.owed(ONLY, end),
+            in_flight: machine.in_flight() as u64,
+            waiting: machine.waiting() as u64,
+            lost: machine.lost(),
+        }
+    }
+}
+
+/// What a step came to.
+#[derive(Default)]
+pub(super) struct Outcome {
+    pub(super) deliveries: Vec<Delivery>,
+    pub(super) is_stale: bool,
+    /// Whether it will settle the message, when that is durable.
+    pub(super) settles: bool,
+}
+
+/// The group's seats are shared by its consumers and their tasks.
+pub(super) type Seats = Vec<Arc<Seat>>;

@@ -79,11 +79,14 @@ impl Hold {
             } else {
                 needs.first.max(before)
             };
-            faces.iter().map(|needs| needs.first).min()
+            // Not beyond what is known to be written: until the log lets go, more may be.
+            let written = faces.iter().map(|needs| needs.last + 1).max();
+            let first = faces.iter().map(|needs| needs.first).min();
+            first.min(written)
         };
         self.holds
             .log
-            .release(needed.unwrap_or(Sequence::MAX))
+            .release(needed.unwrap_or_default())
             .map(drop)
     }
 }

@@ -1,12 +1,12 @@
 //! Redis Streams, each write synced before its answer.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
 use async_trait::async_trait;
 use bytes::Bytes;
 use redis::{
-    AsyncCommands as _, Client, Value,
+    AsyncCommands as _, AsyncConnectionConfig, Client, Value,
     aio::MultiplexedConnection,
     streams::{StreamReadOptions, StreamReadReply},
 };
@@ -29,13 +29,21 @@ impl Redis {
         };
         let server = tokio::task::spawn_blocking(|| Server::start(durable)).await??;
         let client = Client::open(format!("redis://{}", server.address()))?;
-        let producers = client.get_multiplexed_async_connection().await?;
+        let producers = connect(&client).await?;
         Ok(Self {
             client,
             producers,
             _server: server,
         })
     }
+}
+
+/// A slow disk is no error here.
+async fn connect(client: &Client) -> Result<MultiplexedConnection> {
+    let config = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(30)));
+    Ok(client
+        .get_multiplexed_async_connection_with_config(&config)
+        .await?)
 }
 
 struct Key {
@@ -55,7 +63,7 @@ impl Subject for Redis {
     }
 
     async fn stream(&self, name: &str) -> Result<Arc<dyn Stream>> {
-        let mut consumer = self.client.get_multiplexed_async_connection().await?;
+        let mut consumer = connect(&self.client).await?;
         let made: Value = consumer.xgroup_create_mkstream(name, "bench", "0").await?;
         drop(made);
         Ok(Arc::new(Key {

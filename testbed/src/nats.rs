@@ -13,7 +13,8 @@ use crate::{Program, answers, find};
 pub struct Nats {
     is_synced: bool,
     is_plain: bool,
-    users: Vec<(String, String)>,
+    /// Name, password, and rights where they are not all.
+    users: Vec<(String, String, String)>,
 }
 
 impl Nats {
@@ -35,7 +36,20 @@ impl Nats {
     /// Lets a user in, with a password.
     #[must_use]
     pub fn user(mut self, name: &str, password: &str) -> Self {
-        self.users.push((name.to_owned(), password.to_owned()));
+        self.users
+            .push((name.to_owned(), password.to_owned(), String::new()));
+        self
+    }
+
+    /// Lets a user in who may use JetStream, and the subjects of one namespace.
+    #[must_use]
+    pub fn limited_user(mut self, name: &str, password: &str, namespace: &str) -> Self {
+        let rights = format!(
+            ", permissions: {{ publish: [\"$JS.API.>\", \"{namespace}.bus.>\"], \
+             subscribe: [\"_INBOX.>\", \"{namespace}.bus.h.>\"] }}"
+        );
+        self.users
+            .push((name.to_owned(), password.to_owned(), rights));
         self
     }
 }
@@ -78,7 +92,9 @@ impl Program for Nats {
         let users: String = self
             .users
             .iter()
-            .map(|(name, password)| format!("    {{ user: {name:?}, password: {password:?} }}\n"))
+            .map(|(name, password, rights)| {
+                format!("    {{ user: {name:?}, password: {password:?}{rights} }}\n")
+            })
             .collect();
         let users = if users.is_empty() {
             users

@@ -66,11 +66,24 @@ pub(super) struct GotMessage {
     pub(super) data: String,
 }
 
+/// The answer to a publish. Apart from the others because there are so many of them: read at once.
 #[derive(Deserialize)]
 pub(super) struct PublishAck {
+    #[serde(default)]
     pub(super) seq: u64,
+    pub(super) error: Option<BadAnswer>,
     #[serde(default)]
     pub(super) duplicate: bool,
+}
+
+/// Why JetStream says no.
+#[derive(Deserialize)]
+pub(super) struct BadAnswer {
+    pub(super) code: u16,
+    #[serde(default)]
+    pub(super) err_code: u64,
+    #[serde(default)]
+    pub(super) description: String,
 }
 
 /// Anything that was done.

@@ -11,11 +11,11 @@ use sinew_engine::bus::{Capability, Limits, full, topic_unknown};
 
 use super::{
     api::{
-        self, Description, Done, From, NAME_IN_USE, NO_STREAM, PublishAck, STORE_FAILED,
-        StreamInfo, WRONG_SEQUENCE,
+        self, Description, Done, From, NAME_IN_USE, NO_STREAM, STORE_FAILED, StreamInfo,
+        WRONG_SEQUENCE,
     },
     envelope::seal,
-    link::{ENGINE, Link, Refusal, read},
+    link::{ENGINE, Link, Refusal, read_ack},
     log::{Following, sequence},
     names::Names,
 };
@@ -121,7 +121,7 @@ impl Jetstream {
         };
         let sealed = seal(&entry.message);
         let answer = self.link.ask(client, subject, headers, sealed).await?;
-        let ack: PublishAck = read(&answer.payload)?;
+        let ack = read_ack(&answer.payload)?;
         Ok(if ack.duplicate {
             Appended::Duplicate
         } else {
@@ -184,7 +184,7 @@ impl Jetstream {
             headers
         });
         let answer = self.link.ask(&client, subject, headers, value).await?;
-        match read::<PublishAck>(&answer.payload) {
+        match read_ack(&answer.payload) {
             Ok(ack) => Ok(Put::Done(ack.seq)),
             Err(refusal) if refusal.is(WRONG_SEQUENCE) => Ok(Put::Conflict),
             Err(refusal) => Err(refusal),

@@ -22,6 +22,7 @@ use sinew_core::{Backoff, Clock, Error, Result};
 use sinew_engine::Health;
 use tokio::sync::watch;
 
+use super::api::{BadAnswer, PublishAck};
 use crate::{Address, Tls, fault};
 
 pub(super) const ENGINE: &str = "nats";
@@ -63,15 +64,6 @@ pub(super) enum Refusal {
 enum Answer<T> {
     Bad { error: BadAnswer },
     Good(T),
-}
-
-#[derive(Deserialize)]
-struct BadAnswer {
-    code: u16,
-    #[serde(default)]
-    err_code: u64,
-    #[serde(default)]
-    description: String,
 }
 
 impl Link {
@@ -275,15 +267,36 @@ impl Link {
 }
 
 /// What JetStream answered.
-pub(super) fn read<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Refusal> {
+fn read<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Refusal> {
     match serde_json::from_slice(payload) {
         Ok(Answer::Good(good)) => Ok(good),
-        Ok(Answer::Bad { error }) => {
-            Err(Refusal::Code(error.err_code, error.code, error.description))
-        }
-        Err(why) => Err(Refusal::Failed(
-            fault::unexpected(ENGINE, "an answer of JetStream").with_source(why),
-        )),
+        Ok(Answer::Bad { error }) => Err(error.into()),
+        Err(why) => Err(unreadable(why)),
+    }
+}
+
+/// What JetStream answered to a publish: not without a sequence number.
+pub(super) fn read_ack(payload: &[u8]) -> Result<PublishAck, Refusal> {
+    match serde_json::from_slice(payload) {
+        Ok(PublishAck {
+            error: Some(error), ..
+        }) => Err(error.into()),
+        Ok(ack @ PublishAck { seq: 1.., .. }) => Ok(ack),
+        Ok(_) => Err(Refusal::Failed(fault::unexpected(
+            ENGINE,
+            "an acknowledgement without a number",
+        ))),
+        Err(why) => Err(unreadable(why)),
+    }
+}
+
+fn unreadable(why: serde_json::Error) -> Refusal {
+    Refusal::Failed(fault::unexpected(ENGINE, "an answer of JetStream").with_source(why))
+}
+
+impl From<BadAnswer> for Refusal {
+    fn from(answer: BadAnswer) -> Self {
+        Self::Code(answer.err_code, answer.code, answer.description)
     }
 }
 

@@ -5,7 +5,7 @@ use std::{io::Write, time::Duration};
 use sinew_core::Kind;
 use sinew_engine::{
     Health,
-    bus::{Bus, Message},
+    bus::{Bus, DeadLetter, Message, Redeliver, Seek},
 };
 use sinew_engine_external::{
     Address,
@@ -13,7 +13,7 @@ use sinew_engine_external::{
 };
 use sinew_testbed::{Nats, Server, free_port};
 
-use super::{keeping, name, open, open_url};
+use super::{keeping, message, name, open, open_url, patient};
 
 #[test]
 fn wrong_options_are_said() {
@@ -90,6 +90,50 @@ async fn credentials_must_be_right() {
     std::fs::write(&path, "s3cret\n").unwrap();
     let bus = open_url(&url(&path.display().to_string()));
     assert!(bus.create_topic(&name("t"), keeping(1)).await.unwrap());
+}
+
+/// What the guide says a user must be allowed is enough.
+#[tokio::test(flavor = "multi_thread")]
+async fn few_rights_are_enough() {
+    let program = Nats::default().limited_user("sinew", "s3cret", "few");
+    let server = Server::start(program).unwrap();
+    let path = server.folder().join("password");
+    std::fs::write(&path, "s3cret").unwrap();
+    let (address, file) = (server.address(), path.display());
+    let bus = open_url(&format!(
+        "nats://sinew@{address}?password_file={file}&lease=1s&namespace=few"
+    ));
+    bus.create_topic(&name("t"), keeping(2)).await.unwrap();
+    let said: Vec<_> = (0..10).map(|n| message(&format!("k{n}:x"))).collect();
+    bus.publish(&name("t"), said).await.unwrap();
+    let mut subscription = patient();
+    let topic = name("dead");
+    subscription.group.dead_letter = Some(DeadLetter { topic, after: 1 });
+    let consumer = bus
+        .subscribe(&name("t"), &name("g"), subscription)
+        .await
+        .unwrap();
+    for number in 0..10 {
+        let delivery = consumer.next().await.unwrap();
+        if number % 2 == 0 {
+            consumer.ack(&[delivery.receipt]).await.unwrap();
+        } else {
+            consumer
+                .nack(&delivery.receipt, Redeliver::Never)
+                .await
+                .unwrap();
+        }
+    }
+    let state = bus.group(&name("t"), &name("g")).await.unwrap();
+    assert_eq!((state.lag, state.consumers), (0, 1));
+    bus.seek(&name("t"), &name("g"), Seek::Earliest)
+        .await
+        .unwrap();
+    consumer.next().await.unwrap();
+    bus.delete_group(&name("t"), &name("g")).await.unwrap();
+    bus.delete_topic(&name("t")).await.unwrap();
+    assert_eq!(bus.topics().await.unwrap(), [name("dead")]);
+    bus.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

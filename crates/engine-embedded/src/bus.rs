@@ -38,7 +38,6 @@ mod stage;
 mod state;
 mod tables;
 mod topic;
-#[allow(dead_code, reason = "the store that commits units follows")]
 pub(crate) mod unit;
 
 #[cfg(test)]

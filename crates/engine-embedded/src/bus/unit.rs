@@ -57,12 +57,6 @@ impl BusUnit {
             acks,
         })
     }
-
-    /// Roughly what it takes in memory.
-    pub(crate) fn bytes(&self) -> usize {
-        let drafts = self.publishes.iter().flat_map(|(_, drafts)| drafts);
-        drafts.map(|draft| super::topic::cost(&draft.body)).sum()
-    }
 }
 
 fn weight(messages: &[Message]) -> u64 {

@@ -35,6 +35,8 @@ const ENTRIES: usize = 64;
 const STASH: usize = 256;
 /// How long a seat that is left waits for what it has written.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How long an entry may take to come back.
+const LOST: Duration = Duration::from_secs(5);
 /// How long a task sleeps when nothing is due.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -200,9 +202,12 @@ impl Task {
             asked: VecDeque::new(),
             feed: None,
             stash: VecDeque::new(),
+            heard_at: Instant::now(),
             register,
         };
-        if !session.take_over(found).await? {
+        let begun = time::timeout(LOST, session.take_over(found)).await;
+        let begun = begun.unwrap_or_else(|_| Err(lost()));
+        if !begun? {
             return self.why_ended(lines).await;
         }
         session.task.seat.set_held(true);
@@ -234,6 +239,11 @@ impl Task {
     }
 }
 
+/// An entry did not come back: the queue had no leader and lost it. Holding the register anew writes it again.
+fn lost() -> sinew_core::Error {
+    fault::unavailable(ENGINE, "an entry was lost")
+}
+
 async fn closed(closing: &mut watch::Receiver<bool>) {
     // A sender that is gone says the same.
     let _ = closing.wait_for(|closing| *closing).await;
@@ -257,6 +267,8 @@ struct Session<'a> {
     feed: Option<Reader>,
     /// What was read and did not fit.
     stash: VecDeque<(u64, streams::Read)>,
+    /// When the register was heard of last, or something was written after a pause.
+    heard_at: Instant,
 }
 
 impl Session<'_> {
@@ -328,9 +340,11 @@ impl Session<'_> {
             };
             let due = timer.map_or(IDLE, |at| at.saturating_sub(now)).min(IDLE);
             let until = Instant::now() + due;
+            let is_waiting = !self.task.seat.lock().under_way.is_empty();
             let is_hungry = self.stash.is_empty();
             tokio::select! {
                 heard = self.register.next() => {
+                    self.heard_at = Instant::now();
                     if !self.heard(heard?).await? {
                         return Ok(false);
                     }
@@ -347,6 +361,7 @@ impl Session<'_> {
                 () = self.task.seat.wake.notified() => {}
                 () = time::sleep_until(until) => self.tick(),
                 () = closed(closing) => return Ok(true),
+                () = time::sleep_until(self.heard_at + LOST), if is_waiting => return Err(lost()),
             }
         }
     }
@@ -452,7 +467,12 @@ impl Session<'_> {
             });
         }
         match entry {
-            Some(entry) => self.append(entry).await,
+            Some(entry) => {
+                if seat.lock().under_way.len() <= 1 {
+                    self.heard_at = Instant::now();
+                }
+                self.append(entry).await
+            }
             None => Ok(()),
         }
     }

@@ -33,6 +33,8 @@ use crate::fault;
 
 /// More than a holder ever leaves unacknowledged.
 const AHEAD: u16 = 2000;
+/// How long a holder waits for its probe before it writes another.
+const PROBE_AGAIN: std::time::Duration = std::time::Duration::from_secs(2);
 /// The pause before a queue that takes nothing is asked again.
 const AGAIN: std::time::Duration = std::time::Duration::from_millis(50);
 
@@ -190,7 +192,12 @@ where
             requests: Vec::new(),
         };
         loop {
-            match self.next().await? {
+            // A queue that has no leader yet may lose a probe.
+            let Ok(heard) = tokio::time::timeout(PROBE_AGAIN, self.next()).await else {
+                probe = self.probe().await?;
+                continue;
+            };
+            match heard? {
                 Heard::Probe(name) if name == probe => break,
                 // Another's, or ours that another holder has let lie.
                 Heard::Probe(_) => {}

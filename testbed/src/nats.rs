@@ -4,9 +4,9 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use crate::{Program, answers, find};
+use crate::{Program, answers, find, programs::go_program};
 
 /// A NATS server with JetStream on its folder. Without users it lets everybody in; with some, only those.
 #[derive(Clone, Debug, Default)]
@@ -18,8 +18,13 @@ pub struct Nats {
 }
 
 impl Nats {
+    /// Sees to it that there is a server for [`Nats::synced`].
+    pub fn install() -> Result<()> {
+        newer().map(drop)
+    }
+
     /// Everything is on the disk before it is acknowledged (`sync_interval: always`). Wants a server of version 2.10 or
-    /// newer: where the system's is older, one from `go install github.com/nats-io/nats-server/v2@v2.11.10`.
+    /// newer: where the system's is older, one is built from its Go module.
     #[must_use]
     pub fn synced(mut self) -> Self {
         self.is_synced = true;
@@ -54,12 +59,11 @@ impl Nats {
     }
 }
 
+/// The version that is built when the system's server is too old.
+const MODULE: &str = "github.com/nats-io/nats-server/v2@v2.11.10";
+
 /// A server that knows `sync_interval`.
 fn newer() -> Result<PathBuf> {
-    let go = std::env::home_dir()
-        .unwrap_or_default()
-        .join("go/bin/nats-server");
-    let usual = find("nats-server", &[], "nats-server").ok();
     let knows = |program: &PathBuf| {
         let output = Command::new(program).arg("--version").output().ok();
         let said = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
@@ -69,9 +73,11 @@ fn newer() -> Result<PathBuf> {
         let minor = version.and_then(|version| version.split('.').next()?.parse::<u32>().ok());
         minor.is_some_and(|minor| minor >= 10)
     };
-    usual.into_iter().chain([go]).find(knows).context(
-        "nats-server 2.10 or newer is wanted; go install github.com/nats-io/nats-server/v2@v2.11.10 brings it",
-    )
+    let usual = find("nats-server", &[], "nats-server").ok();
+    match usual.filter(knows) {
+        Some(program) => Ok(program),
+        None => go_program("nats-server", MODULE),
+    }
 }
 
 impl Program for Nats {

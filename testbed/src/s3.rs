@@ -1,12 +1,8 @@
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use crate::{Program, answers, find, run};
+use crate::{Program, answers, programs::go_program};
 
 /// What is installed, and by which version of the module that holds it.
 const MODULE: &str = "github.com/versity/versitygw/cmd/versitygw@v1.8.0";
@@ -23,26 +19,9 @@ impl S3 {
     /// Its secret.
     pub const SECRET: &str = "testbed-secret";
 
-    /// Where [`S3::install`] puts programs.
-    pub fn programs() -> PathBuf {
-        match std::env::var_os("SINEW_PROGRAMS") {
-            Some(folder) => folder.into(),
-            None => std::env::temp_dir().join("sinew-programs"),
-        }
-    }
-
-    /// Builds the server from its Go module into [`S3::programs`], unless it is there. It takes a minute or two.
+    /// Builds the server from its Go module into [`programs`](crate::programs), unless it is there.
     pub fn install() -> Result<()> {
-        let folder = Self::programs();
-        if folder.join("versitygw").is_file() {
-            return Ok(());
-        }
-        fs::create_dir_all(&folder)?;
-        let go = find("go", &["/usr/local/go/bin"], "golang-go")?;
-        run(Command::new(go)
-            .args(["install", MODULE])
-            .env("GOBIN", &folder))
-        .context("versitygw cannot be built")
+        go_program("versitygw", MODULE).map(drop)
     }
 }
 
@@ -61,9 +40,7 @@ impl Program for S3 {
     }
 
     fn command(&self, folder: &Path, port: u16) -> Result<Command> {
-        let programs = Self::programs();
-        let programs = programs.to_str().context("a path that is not UTF-8")?;
-        let mut command = Command::new(find("versitygw", &[programs], "versitygw")?);
+        let mut command = Command::new(go_program("versitygw", MODULE)?);
         command
             .args(["--access", Self::ACCESS_KEY, "--secret", Self::SECRET])
             .args(["--port", &format!("127.0.0.1:{port}"), "--quiet", "posix"])

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    check,
+    check, engines,
     run::{installed, step},
 };
 
@@ -35,24 +35,24 @@ pub(crate) fn run() -> Result<()> {
         ],
         &[("RUSTDOCFLAGS", "-D warnings")],
     )?;
-    step(
-        "cargo",
-        &[
-            "run",
-            "--release",
-            "--",
-            "demo",
-            "--orders",
-            "200",
-            "--gateway",
-            "127.0.0.1:0",
-            "--control",
-            "127.0.0.1:0",
-        ],
-        &[],
-    )?;
+    engines::conformance::run(true)?;
+    demo(&[], "embedded:")?;
+    for (name, server) in [
+        ("postgres", engines::start("postgres")?),
+        ("etcd", engines::start("etcd")?),
+    ] {
+        demo(&["--features", "engines"], &engines::url(name, &server))?;
+    }
     println!("\nci: all green");
     Ok(())
+}
+
+/// The main job, with its audit, over one engine.
+fn demo(build: &[&str], kv: &str) -> Result<()> {
+    let run = ["run", "--release"];
+    let demo = ["--", "demo", "--orders", "200", "--kv", kv];
+    let places = ["--gateway", "127.0.0.1:0", "--control", "127.0.0.1:0"];
+    step("cargo", &[&run, build, &demo, &places].concat(), &[])
 }
 
 /// Licences, bans and sources, by cargo-deny. Advisories need a database from the network, so they

@@ -1,68 +1,151 @@
 //! The real software that benches and suites run beside or over Sinew, from the system's packages.
 
-use anyhow::{Result, bail};
+pub(crate) mod conformance;
+mod up;
 
-use crate::run::{installed, step};
+use anyhow::{Result, bail};
+use sinew_testbed::{Nats, S3, find};
+
+use crate::run::step;
+
+pub(crate) use up::{start, up, url};
 
 struct Engine {
     name: &'static str,
     program: &'static str,
+    /// Where the program is when it is not on the path.
+    places: &'static [&'static str],
     package: &'static str,
     why: &'static str,
+    /// How it comes when no package has it.
+    build: Option<fn() -> Result<()>>,
+}
+
+impl Engine {
+    const fn new(
+        name: &'static str,
+        program: &'static str,
+        package: &'static str,
+        why: &'static str,
+    ) -> Self {
+        Self {
+            name,
+            program,
+            places: &[
+                "/usr/local/sbin",
+                "/usr/lib/postgresql/17/bin",
+                "/usr/lib/postgresql/16/bin",
+                "/usr/lib/postgresql/15/bin",
+            ],
+            package,
+            why,
+            build: None,
+        }
+    }
+
+    /// One that is built from a Go module when it is absent.
+    const fn go(
+        name: &'static str,
+        program: &'static str,
+        build: fn() -> Result<()>,
+        why: &'static str,
+    ) -> Self {
+        let mut engine = Self::new(name, program, "(built with Go)", why);
+        engine.build = Some(build);
+        engine
+    }
+
+    fn is_installed(&self) -> bool {
+        if self.build.is_some() {
+            return sinew_testbed::programs().join(self.program).is_file();
+        }
+        find(self.program, self.places, self.package).is_ok()
+    }
 }
 
 const ENGINES: &[Engine] = &[
-    Engine {
-        name: "nginx",
-        program: "nginx",
-        package: "nginx-light",
-        why: "peer of the gateway",
-    },
-    Engine {
-        name: "haproxy",
-        program: "haproxy",
-        package: "haproxy",
-        why: "peer of the gateway",
-    },
-    Engine {
-        name: "wrk",
-        program: "wrk",
-        package: "wrk",
-        why: "load for the gateway's bench",
-    },
+    Engine::new("nginx", "nginx", "nginx-light", "peer of the gateway"),
+    Engine::new("haproxy", "haproxy", "haproxy", "peer of the gateway"),
+    Engine::new("wrk", "wrk", "wrk", "load for the gateway's bench"),
+    Engine::new(
+        "postgres",
+        "initdb",
+        "postgresql",
+        "Kv and Sql over PostgreSQL",
+    ),
+    Engine::new("etcd", "etcd", "etcd-server", "Kv over etcd"),
+    Engine::new(
+        "nats",
+        "nats-server",
+        "nats-server",
+        "Bus over NATS JetStream",
+    ),
+    Engine::new(
+        "rabbitmq",
+        "rabbitmq-server",
+        "rabbitmq-server",
+        "Bus over RabbitMQ",
+    ),
+    Engine::new("redis", "redis-server", "redis-server", "Cache over Redis"),
+    Engine::new(
+        "memcached",
+        "memcached",
+        "memcached",
+        "Cache over Memcached",
+    ),
+    Engine::new("mariadb", "mariadbd", "mariadb-server", "Sql over MariaDB"),
+    Engine::go(
+        "nats-synced",
+        "nats-server",
+        Nats::install,
+        "Bus over NATS that syncs each message",
+    ),
+    Engine::go("s3", "versitygw", S3::install, "Blob over S3"),
 ];
 
 /// The peers that `bench gateway` needs.
 pub(crate) const GATEWAY_PEERS: &[&str] = &["nginx", "haproxy", "wrk"];
+/// What the suites of the engines run over.
+pub(crate) const SUITES: &[&str] = &[
+    "postgres",
+    "etcd",
+    "nats",
+    "rabbitmq",
+    "redis",
+    "memcached",
+    "mariadb",
+    "nats-synced",
+    "s3",
+];
 
 pub(crate) fn list() -> Result<()> {
-    for Engine {
-        name,
-        program,
-        package,
-        why,
-    } in ENGINES
-    {
-        let state = if installed(program) {
+    for engine in ENGINES {
+        let state = if engine.is_installed() {
             "installed"
         } else {
             "absent"
         };
-        println!("{name:<10} {state:<10} package {package:<12} {why}");
+        let Engine {
+            name, package, why, ..
+        } = engine;
+        println!("{name:<12} {state:<10} {package:<16} {why}");
     }
     Ok(())
 }
 
-/// Installs what is absent; what cannot be installed is an error, never skipped.
+/// Installs what is absent, `all` of it or what is named; what cannot be installed is an error, never skipped.
 pub(crate) fn install(names: &[&str]) -> Result<()> {
+    let all: Vec<_> = ENGINES.iter().map(|engine| engine.name).collect();
+    let names = if names == ["all"] { &all[..] } else { names };
     let mut packages = Vec::new();
     for name in names {
         let Some(engine) = ENGINES.iter().find(|engine| engine.name == *name) else {
-            let known: Vec<_> = ENGINES.iter().map(|engine| engine.name).collect();
-            bail!("no engine {name:?}; known are {}", known.join(", "));
+            bail!("no engine {name:?}; known are {}", all.join(", "));
         };
-        if !installed(engine.program) {
-            packages.push(engine.package);
+        match engine.build {
+            _ if engine.is_installed() => {}
+            Some(build) => build()?,
+            None => packages.push(engine.package),
         }
     }
     if packages.is_empty() {

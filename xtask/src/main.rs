@@ -12,7 +12,10 @@ const USAGE: &str = "\
 cargo xtask check                 the rules of the house: who may depend on whom, error pages, links, file lengths
 cargo xtask ci                    everything CI runs after the tests: format, clippy, docs, check, licences, the demo
 cargo xtask engines list          what real software the benches and suites use, and what of it is installed
-cargo xtask engines install NAME… install it from the system's packages
+cargo xtask engines install NAME… install it from the system's packages (NAME may be `all`)
+cargo xtask engines up NAME…      run servers for trying Sinew over them, and tell their URLs
+cargo xtask engines conformance [--check]
+                                  run the suites of all traits over all engines; writes docs/engines.md, or compares it
 cargo xtask bench NAME [--quick] [--json FILE]
                                   measure Sinew beside its peers (gateway, registration)
 ";
@@ -25,6 +28,9 @@ fn main() -> ExitCode {
         ["ci"] => ci::run(),
         ["engines", "list"] => engines::list(),
         ["engines", "install", names @ ..] if !names.is_empty() => engines::install(names),
+        ["engines", "up", names @ ..] if !names.is_empty() => engines::up(names),
+        ["engines", "conformance"] => engines::conformance::run(false),
+        ["engines", "conformance", "--check"] => engines::conformance::run(true),
         ["bench", name, options @ ..] => bench::run(name, options),
         _ => {
             eprint!("{USAGE}");

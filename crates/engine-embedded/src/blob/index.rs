@@ -280,10 +280,9 @@ impl Index {
 }
 
 fn begin(database: &Database) -> Result<WriteTransaction> {
-    let mut transaction = database.begin_write().map_err(fault::index)?;
-    // After a crash the store opens without reading all of the index.
-    transaction.set_quick_repair(true);
-    Ok(transaction)
+    // Without redb's quick repair: in 4.4 a file that a transaction had grown when it was cut off could
+    // not be opened any more. After a crash the index is read whole instead.
+    database.begin_write().map_err(fault::index)
 }
 
 fn object(

@@ -49,6 +49,7 @@ pub(crate) fn run(check: bool) -> Result<()> {
     let suites: &[&[&str]] = &[
         &["-p", "sinew-engine", "--test", "engine"],
         &["-p", "sinew-engine-embedded", "--test", "embedded", "suite"],
+        &["-p", "sinew-engine-embedded", "--lib", "suite"],
         &["-p", "sinew-engine-external", "--features", "all"],
     ];
     for suite in suites {

@@ -84,9 +84,6 @@ impl Hold {
             let first = faces.iter().map(|needs| needs.first).min();
             first.min(written)
         };
-        self.holds
-            .log
-            .release(needed.unwrap_or_default())
-            .map(drop)
+        self.holds.log.release(needed.unwrap_or_default()).map(drop)
     }
 }

@@ -65,7 +65,8 @@ impl<B: Bus + Clone> Bus for Retrying<B> {
             let may_go_on = if is_unknown(&error) {
                 self.knows_again(topic, &messages).await
             } else {
-                may_pass(&error)
+                // A full topic is the caller's to hear of: that is the backpressure.
+                may_pass(&error) && error.code() != "bus.full"
             };
             if !may_go_on || !trial.wait(&error).await {
                 return Err(error);

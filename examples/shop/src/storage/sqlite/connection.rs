@@ -59,8 +59,7 @@ fn try_open(path: &Path, writes: bool) -> rusqlite::Result<Connection> {
     // A reader in WAL mode needs to write the shared-memory file; `query_only` keeps it honest.
     let access = OpenFlags::SQLITE_OPEN_READ_WRITE;
     // Each connection stays on one thread, so SQLite needs no mutex of its own.
-    let connection =
-        Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_handler(Some(|tries| {
         sleep(LOCK_RETRY);
         tries < LOCK_TRIES

@@ -6,7 +6,7 @@
 //! by name, with publisher confirms.
 //!
 //! # What a group is
-//! For each partition a [`register`]: a quorum queue with a single active consumer, which holds how far the group is,
+//! For each partition a register: a quorum queue with a single active consumer, which holds how far the group is,
 //! and which one node at a time holds. That node reads the stream and runs the same machine as every other
 //! Sinew bus ([`sinew_engine::bus::group`]) over the window, so order per key, redelivery, backoff and attempts are what they are
 //! everywhere. An ack answers when an entry with it has gone through the quorum queue's log, which the
@@ -20,7 +20,7 @@
 //! - *The delayed-message plugin, or queues with a time to live for due times*: the first is no part of
 //!   RabbitMQ, the second needs a queue for each delay and breaks the order of what is due at the same time.
 //!   So due times are refused (`delay: false`).
-//! - *Compare-and-set*: AMQP has none; see [`register`] for what stands for it.
+//! - *Compare-and-set*: AMQP has none; see the register for what stands for it.
 //!
 //! # What that costs
 //! Streams are not synced to disk by the broker: a confirmed message is with a quorum of the stream's replicas, in

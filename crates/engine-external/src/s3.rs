@@ -5,7 +5,7 @@
 //! Sinews apart is the bucket, or the prefix; the namespace of the URL has no meaning here.
 //!
 //! An object is one S3 object under its own key, with its own media type and metadata, so other tools read and write
-//! the same bucket. A body of up to [`PIECE`] is one `PutObject`; a longer one is an upload in parts that is
+//! the same bucket. A body of up to 8 MiB is one `PutObject`; a longer one is an upload in parts that is
 //! aborted when the body breaks off. S3 checks every piece by its CRC-32C, and the whole too; full downloads are checked again.
 //! A tag is an ETag: it names the content, not the publishing.
 //!

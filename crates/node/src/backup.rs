@@ -33,8 +33,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Entries asked for at once.
 const PAGE: usize = 1000;
 
-/// Restores backups into the empty engine that `url` names, whose node would have its data in `data`; no node may run on
-/// that. As [`restore`].
+/// Writes a full backup and those that follow it, in their order, into the empty engine that `url` names, whose node would
+/// have its data in `data`; no node may run on that. `backup.not_empty` (FailedPrecondition) when the engine holds something,
+/// `backup.chain` (InvalidArgument) when a backup does not follow on the one before, `backup.damaged` (DataLoss) when one is
+/// not whole.
 pub async fn restore_into<R: Read + Send>(
     data: &Path,
     url: &str,

@@ -20,7 +20,7 @@ pub struct Faults {
     pub errors: u64,
     /// Carried out, and the answer lost.
     pub lost: u64,
-    /// Of the batches of a watch: lost with the watch.
+    /// Of the batches of a watch and the pieces of a download: lost with the watch or download.
     pub breaks: u64,
     /// Carried out twice, when the contract lets the caller repeat it.
     pub twice: u64,
@@ -103,12 +103,17 @@ impl<E> Faulty<E> {
         self.draw(1000) < of_thousand
     }
 
-    /// What comes before a call. `decidable` as for [`Self::after`]: otherwise the error says that nothing happened.
-    async fn before(&self, decidable: bool) -> Result<()> {
+    /// Keeps a call back, now and then.
+    async fn wait(&self) {
         if self.happens(self.faults.delayed) {
             let most = u64::try_from(self.faults.delay.as_micros()).unwrap_or(u64::MAX);
             tokio::time::sleep(Duration::from_micros(self.draw(most))).await;
         }
+    }
+
+    /// What comes before a call. `decidable` as for [`Self::after`]: otherwise the error says that nothing happened.
+    async fn before(&self, decidable: bool) -> Result<()> {
+        self.wait().await;
         let is_away = self.is_away();
         if !is_away && !self.happens(self.faults.errors) {
             return Ok(());
@@ -162,5 +167,7 @@ macro_rules! repeatable {
         Ok::<_, sinew_core::Error>(answer)
     }};
 }
+mod blob;
 mod bus;
+mod cache;
 mod kv;

@@ -2,7 +2,7 @@
 //! behind a network is a delay and not an error.
 //!
 //! What the contracts call repeatable is repeated: reads, watches (from the last batch that came on), keep-alives, acknowledgements,
-//! publishes whose messages all have ids. A change whose fate is unknown is repeated only when it cannot happen twice and the
+//! publishes whose messages all have ids, downloads (from the byte that came on). A change whose fate is unknown is repeated only when it cannot happen twice and the
 //! layer can find out what became of the first attempt; otherwise the caller gets the error, as without this layer.
 //!
 //! Every call has an end ([`Policy::within`]), delays grow with jitter, and all calls of one layer share a budget of
@@ -68,7 +68,10 @@ impl<E> Retrying<E> {
 /// Repeats a call that may be repeated until it succeeds, fails for good, or its time is up. (A function over
 /// async closures would not be `Send` here.)
 macro_rules! repeat {
-    ($layer:expr, $call:expr) => {{
+    ($layer:expr, $call:expr) => {
+        repeat!($layer, $call, $crate::retry::may_pass)
+    };
+    ($layer:expr, $call:expr, $may_go_on:path) => {{
         let mut trial = $layer.trial();
         loop {
             match $call.await {
@@ -77,7 +80,7 @@ macro_rules! repeat {
                     break Ok(value);
                 }
                 Err(error) => {
-                    if !$crate::retry::may_pass(&error) || !trial.wait(&error).await {
+                    if !$may_go_on(&error) || !trial.wait(&error).await {
                         break Err(error);
                     }
                 }
@@ -86,13 +89,20 @@ macro_rules! repeat {
     }};
 }
 
+mod blob;
 mod budget;
 mod bus;
+mod cache;
 mod kv;
 
 /// Whether an error may be gone when the same is asked again.
 fn may_pass(error: &Error) -> bool {
     is_unknown(error) || error.retry() != Retry::No
+}
+
+/// Whether an error says that nothing was done, and may be gone when the same is asked again.
+fn is_undone(error: &Error) -> bool {
+    !is_unknown(error) && may_pass(error)
 }
 
 /// Whether a change that was answered so may have happened.

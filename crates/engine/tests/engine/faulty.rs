@@ -226,3 +226,196 @@ mod bus {
         concurrency: Concurrency,
     }
 }
+
+mod cache {
+    use sinew_engine::cache::{
+        Cache, MemoryCache,
+        suite::{self, Group, Harness, Subject},
+    };
+
+    use super::*;
+
+    struct FaultyMemory {
+        seed: AtomicU64,
+    }
+
+    struct FaultySubject {
+        cache: Arc<dyn Cache>,
+        clock: ManualClock,
+    }
+
+    #[async_trait]
+    impl Harness for FaultyMemory {
+        async fn create(&self, small: bool) -> Box<dyn Subject> {
+            let clock = ManualClock::new(Timestamp(0));
+            let bytes = if small {
+                MemoryCache::MINIMUM_CAPACITY
+            } else {
+                64 << 20
+            };
+            let cache = MemoryCache::with_capacity(clock.clock(), bytes);
+            let seed = self.seed.fetch_add(1_000_003, Ordering::Relaxed);
+            // Some cases set 100,000 items.
+            let faults = Faults {
+                errors: 5,
+                lost: 5,
+                delayed: 2,
+                ..Faults::default()
+            };
+            let cache = Faulty::new(cache, seed, faults);
+            Box::new(FaultySubject {
+                cache: Arc::new(Retrying::new(cache, policy())),
+                clock,
+            })
+        }
+
+        fn time_is_manual(&self) -> bool {
+            true
+        }
+    }
+
+    #[async_trait]
+    impl Subject for FaultySubject {
+        fn cache(&self) -> Arc<dyn Cache> {
+            self.cache.clone()
+        }
+
+        async fn pass(&self, time: Duration) {
+            self.clock.advance(time);
+        }
+    }
+
+    async fn under_faults(group: Group) {
+        for seed in seeds() {
+            println!("seed {seed}");
+            let seed = AtomicU64::new(seed);
+            suite::run(group, Arc::new(FaultyMemory { seed })).await;
+        }
+    }
+
+    groups! {
+        contract: Contract,
+        lifetimes: Lifetimes,
+        bounds: Bounds,
+        concurrency: Concurrency,
+        model: Model,
+    }
+}
+
+mod blob {
+    use sinew_core::{Clock, Kind};
+    use sinew_engine::blob::{
+        Blob, Key, MemoryBlob, Put, body, collect,
+        suite::{self, End, Group, Harness, Subject},
+    };
+
+    use super::*;
+
+    struct FaultyMemory {
+        seed: AtomicU64,
+    }
+
+    struct FaultySubject(Arc<dyn Blob>);
+
+    #[async_trait]
+    impl Harness for FaultyMemory {
+        async fn create(&self) -> Box<dyn Subject> {
+            let seed = self.seed.fetch_add(1_000_003, Ordering::Relaxed);
+            // A download that breaks off when its object was replaced meanwhile cannot go on, and must not.
+            let faults = Faults {
+                breaks: 0,
+                ..Faults::default()
+            };
+            let blob = Faulty::new(MemoryBlob::new(Clock::system()), seed, faults);
+            Box::new(FaultySubject(Arc::new(Retrying::new(blob, policy()))))
+        }
+    }
+
+    #[async_trait]
+    impl Subject for FaultySubject {
+        fn blob(&self) -> Arc<dyn Blob> {
+            self.0.clone()
+        }
+
+        async fn reopen(&mut self, _end: End) {
+            unreachable!("the reference does not promise durability");
+        }
+    }
+
+    async fn under_faults(group: Group) {
+        for seed in seeds() {
+            println!("seed {seed}");
+            let seed = AtomicU64::new(seed);
+            suite::run(group, Arc::new(FaultyMemory { seed })).await;
+        }
+    }
+
+    groups! {
+        contract: Contract,
+        listing: Listing,
+        multipart: Multipart,
+        concurrency: Concurrency,
+        model: Model,
+    }
+
+    /// A layer whose downloads break off every third time or so.
+    fn breaking(seed: u64) -> Faulty<MemoryBlob> {
+        let faults = Faults {
+            breaks: 300,
+            ..Faults::default()
+        };
+        Faulty::new(MemoryBlob::new(Clock::system()), seed, faults)
+    }
+
+    #[tokio::test]
+    async fn a_download_goes_on_where_it_broke_off() {
+        let blob = breaking(7);
+        let key = Key::new("a").unwrap();
+        let content: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
+        let bare = blob.inner();
+        bare.put(&key, body(content.clone()), Put::default())
+            .await
+            .unwrap();
+        let mut broken = 0;
+        for _ in 0..30 {
+            let download = bare_get(&blob, &key).await;
+            broken += usize::from(download.is_err());
+            let retrying = Retrying::new(blob.clone(), policy());
+            let download = retrying.get(&key, None).await.unwrap();
+            let whole = collect(download.body, u64::MAX).await.unwrap();
+            assert!(whole == content, "other bytes");
+        }
+        assert!(broken > 5, "only {broken} of 30 broke off");
+    }
+
+    async fn bare_get(blob: &impl Blob, key: &Key) -> sinew_core::Result<bytes::Bytes> {
+        collect(blob.get(key, None).await?.body, u64::MAX).await
+    }
+
+    #[tokio::test]
+    async fn a_download_does_not_go_on_with_another_object() {
+        let key = Key::new("a").unwrap();
+        let mut refused = 0;
+        for seed in 0..40 {
+            let blob = breaking(seed);
+            let bare = blob.inner().clone();
+            let put = async |content: &str| {
+                bare.put(&key, body(content.to_owned()), Put::default())
+                    .await
+                    .unwrap()
+            };
+            put("before").await;
+            let retrying = Retrying::new(blob, policy());
+            let download = retrying.get(&key, None).await.unwrap();
+            put("after!").await;
+            match collect(download.body, u64::MAX).await {
+                Ok(whole) => assert_eq!(whole, "before"),
+                Err(error) => {
+                    assert_eq!(error.kind(), Kind::Unavailable);
+                    refused += 1;
+                }
+            }
+        }
+        assert!((1..40).contains(&refused), "{refused}");
+    }
+}

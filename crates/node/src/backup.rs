@@ -8,6 +8,7 @@
 //! are not kept, but a store that was restored goes on above them, so that no fencing token is given twice.
 
 mod frame;
+mod place;
 mod restore;
 
 use std::{io::Read, path::Path, sync::Arc, time::Duration};
@@ -17,6 +18,7 @@ use sinew_core::{Clock, Error, Kind, Result};
 use sinew_engine::kv::{Batch, Event, Key, Kv, Outcome, Revision, Span, Watch, Write};
 use tokio::sync::mpsc;
 
+pub use place::{Backup, Place};
 pub use restore::{Restored, Summary, check};
 
 use restore::restore;

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use sinew_core::{Clock, Error, Kind, Result};
-use sinew_engine::{Health, kv::Kv};
+use sinew_engine::{Health, blob::Blob, kv::Kv};
 use sinew_engine_embedded::{EmbeddedKv, Options};
 use tokio::sync::watch;
 
@@ -130,4 +130,23 @@ impl KvEngine {
             None => Ok(()),
         }
     }
+}
+
+/// Opens the object store that a URL names. Wants a tokio runtime.
+pub(crate) fn open_blob(url: &str, clock: Clock) -> Result<Arc<dyn Blob>> {
+    #[cfg(feature = "s3")]
+    if url.starts_with("s3://") {
+        use sinew_engine_external::s3::S3Blob;
+        return Ok(Arc::new(S3Blob::open(&S3Blob::address(url)?, clock)?));
+    }
+    let _ = clock;
+    let why = match url.split_once("://").map_or("", |(scheme, _)| scheme) {
+        "s3" => "this build has no s3 engine; build with `--features s3`".to_owned(),
+        scheme => format!("{scheme}:// is not the URL of an object store; use s3://"),
+    };
+    Err(Error::new(
+        Kind::InvalidArgument,
+        "config.engine_unsupported",
+        why,
+    ))
 }

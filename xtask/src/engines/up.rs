@@ -1,7 +1,7 @@
 use std::thread;
 
 use anyhow::{Result, bail};
-use sinew_testbed::{Etcd, Mariadb, Memcached, Nats, Postgres, RabbitMq, Redis, Server};
+use sinew_testbed::{Etcd, Mariadb, Memcached, Nats, Postgres, RabbitMq, Redis, S3, Server};
 
 /// Starts these servers, tells the URLs by which Sinew reaches them, and keeps them until it is ended itself.
 /// Their data goes with them.
@@ -10,6 +10,9 @@ pub(crate) fn up(names: &[&str]) -> Result<()> {
     for name in names {
         let server = start(name)?;
         println!("{name:<10} {}", url(name, &server));
+        if *name == "s3" {
+            println!("{:<10} with SINEW_S3_SECRET={}", "", S3::SECRET);
+        }
         servers.push(server);
     }
     println!("They run until this is ended (Ctrl-C); their data goes with them.");
@@ -29,6 +32,7 @@ pub(crate) fn start(name: &str) -> Result<Server> {
         "redis" => Server::start(Redis::default()),
         "memcached" => Server::start(Memcached::default()),
         "mariadb" => Server::start(Mariadb::default()),
+        "s3" => Server::start(S3),
         other => bail!("{other:?} is no server that Sinew runs over"),
     }
 }
@@ -40,6 +44,12 @@ pub(crate) fn url(name: &str, server: &Server) -> String {
         "postgres" => format!("postgres://sinew@{address}/postgres"),
         "rabbitmq" => format!("amqp://guest@{address}/"),
         "mariadb" => format!("mysql://sinew@{address}/sinew"),
+        "s3" => {
+            let (key, bucket) = (S3::ACCESS_KEY, S3::BUCKET);
+            format!(
+                "s3://{key}@{bucket}/sinew?endpoint=http://{address}&keys=tree&password_env=SINEW_S3_SECRET"
+            )
+        }
         other => format!("{other}://{address}"),
     }
 }

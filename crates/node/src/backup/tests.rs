@@ -156,3 +156,62 @@ async fn what_is_forgotten_needs_a_full_backup() {
     let error = take(&kv, Some(1)).await.unwrap_err();
     assert_eq!(error.code(), "kv.compacted");
 }
+
+/// Keeps a full and a further backup in a place, one at a time as two runs of the command do, and reads them back.
+async fn keeps(open: impl AsyncFn() -> Place) {
+    use std::io::{Read as _, Write as _};
+
+    let kept = [("full-1.sinew", 0, 1), ("since-1-to-2.sinew", 1, 2)];
+    for (number, (file, since, revision)) in kept.into_iter().enumerate() {
+        let place = open().await;
+        assert_eq!(place.list().await.unwrap().len(), number);
+        let content = vec![u8::try_from(number).unwrap(); 3_000_000];
+        let mut partial = place.partial().unwrap();
+        partial.write_all(&content).unwrap();
+        let backup = Backup {
+            file: file.to_owned(),
+            since,
+            revision,
+            bytes: content.len() as u64,
+        };
+        place.keep(partial, backup.clone()).await.unwrap();
+        let place = open().await;
+        assert_eq!(place.list().await.unwrap().last(), Some(&backup));
+        let mut read = Vec::new();
+        let mut file = place.fetch(file).await.unwrap();
+        file.read_to_end(&mut read).unwrap();
+        assert!(read == content, "other bytes");
+    }
+    assert!(open().await.fetch("full-9.sinew").await.is_err());
+}
+
+#[tokio::test]
+async fn a_folder_keeps_backups() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().join("new");
+    keeps(async || Place::open(at.to_str().unwrap()).unwrap()).await;
+    let mut names: Vec<_> = std::fs::read_dir(&at)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(
+        names,
+        ["backups.json", "full-1.sinew", "since-1-to-2.sinew"]
+    );
+    std::fs::write(at.join("backups.json"), "[{]").unwrap();
+    let place = Place::open(at.to_str().unwrap()).unwrap();
+    assert_eq!(place.list().await.unwrap_err().code(), "backup.place");
+}
+
+#[tokio::test]
+async fn an_object_store_keeps_backups() {
+    let store = Arc::new(sinew_engine::blob::MemoryBlob::new(Clock::system()));
+    keeps(async || Place::over("s3://bucket", store.clone())).await;
+}
+
+#[tokio::test]
+async fn another_url_is_no_place() {
+    let error = Place::open("ftp://host/folder").err().unwrap();
+    assert_eq!(error.code(), "config.engine_unsupported");
+}

@@ -1,21 +1,17 @@
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{io::Seek, path::PathBuf, process::ExitCode};
 
-use anyhow::{Context, Result, bail};
-use sinew_node::backup::{self, Restored};
+use anyhow::{Result, bail};
+use sinew_node::backup::{self, Backup, Place, Restored};
 
-use super::backup::{Backup, LIST, read_list};
+use super::backup::runtime;
 use crate::table;
 
 /// `sinew restore`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The folder that `sinew backup` wrote into
-    #[arg(long, value_name = "DIR")]
-    from: PathBuf,
+    /// The folder or object store (s3://KEY@BUCKET/PREFIX) that `sinew backup` wrote into
+    #[arg(long, value_name = "DIR|URL")]
+    from: String,
     /// The state as of this revision, which a backup has to reach exactly [default: the newest]
     #[arg(long, value_name = "REVISION")]
     revision: Option<u64>,
@@ -28,24 +24,19 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let chain = chain(read_list(&args.from)?, args.revision, &args.from)?;
-    let files = chain
-        .iter()
-        .map(|backup| {
-            let path = args.from.join(&backup.file);
-            File::open(&path).with_context(|| format!("cannot open {}", path.display()))
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let runtime = runtime()?;
+    let place = runtime.block_on(async { Place::open(&args.from) })?;
+    let list = runtime.block_on(place.list())?;
+    let chain = chain(list, args.revision, &place.shown(""))?;
+    let mut files = Vec::new();
     // Before anything is written.
-    for (backup, file) in chain.iter().zip(&files) {
+    for backup in &chain {
+        let mut file = runtime.block_on(place.fetch(&backup.file))?;
         backup::check(file.try_clone()?)
             .map_err(|error| error.with_context(backup.file.clone()))?;
-        std::io::Seek::rewind(&mut &*file)?;
+        file.rewind()?;
+        files.push(file);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
     let restored = runtime.block_on(backup::restore_into(&args.data, &args.kv, files))?;
     let Restored { revision, writes } = restored;
     table::print(&format!(
@@ -58,7 +49,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// The last full backup at or before what is wanted, and what follows it.
-fn chain(list: Vec<Backup>, revision: Option<u64>, folder: &Path) -> Result<Vec<Backup>> {
+fn chain(list: Vec<Backup>, revision: Option<u64>, place: &str) -> Result<Vec<Backup>> {
     let end = match revision {
         None => list.len(),
         Some(revision) => {
@@ -75,7 +66,7 @@ fn chain(list: Vec<Backup>, revision: Option<u64>, folder: &Path) -> Result<Vec<
     };
     let list = &list[..end];
     let Some(full) = list.iter().rposition(|backup| backup.since == 0) else {
-        bail!("{} has no full backup ({LIST})", folder.display());
+        bail!("{place} has no full backup");
     };
     Ok(list[full..].to_vec())
 }
@@ -97,12 +88,12 @@ mod tests {
     fn the_chain_begins_with_the_last_full_backup() {
         let list = vec![backup(0, 5), backup(5, 7), backup(0, 9), backup(9, 12)];
         let chosen = |revision| {
-            chain(list.clone(), revision, Path::new("x"))
+            chain(list.clone(), revision, "x")
                 .map(|chain| chain.into_iter().map(|b| b.file).collect::<Vec<_>>())
         };
         assert_eq!(chosen(None).unwrap(), ["0-9", "9-12"]);
         assert_eq!(chosen(Some(7)).unwrap(), ["0-5", "5-7"]);
         assert!(chosen(Some(8)).is_err());
-        assert!(chain(vec![backup(5, 7)], None, Path::new("x")).is_err());
+        assert!(chain(vec![backup(5, 7)], None, "x").is_err());
     }
 }

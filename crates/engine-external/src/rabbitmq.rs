@@ -61,7 +61,8 @@ use catalogue::{Held, Topic};
 use consumer::RabbitConsumer;
 use host::Host;
 use link::{Lines, Link};
-use seat::{Request, Seat};
+use progress::{Answer, Request};
+use seat::Seat;
 use streams::Sent;
 
 mod catalogue;
@@ -71,8 +72,10 @@ mod fault;
 mod host;
 mod intake;
 mod link;
+mod progress;
 mod register;
 mod seat;
+mod session;
 mod streams;
 
 const ENGINE: &str = "rabbitmq";
@@ -414,7 +417,7 @@ impl Shared {
     }
 
     /// Asks the holders of all partitions, each its own.
-    async fn ask(&self, host: &Host, requests: Vec<(usize, Request)>) -> Result<Vec<seat::Answer>> {
+    async fn ask(&self, host: &Host, requests: Vec<(usize, Request)>) -> Result<Vec<Answer>> {
         let asking = requests.into_iter().map(|(partition, request)| async move {
             host::ask(self, &host.seats[partition].queue, &request).await
         });
@@ -625,7 +628,7 @@ impl Bus for RabbitBus {
         let host = self.shared.host(topic, &found, group)?;
         let requests = (0..host.seats.len()).map(|partition| (partition, Request::State));
         let answers = self.shared.ask(&host, requests.collect()).await?;
-        let sum = |of: fn(&seat::Answer) -> u64| answers.iter().map(of).sum();
+        let sum = |of: fn(&Answer) -> u64| answers.iter().map(of).sum();
         Ok(GroupState {
             config,
             cursors: answers.iter().map(|answer| answer.cursor).collect(),

@@ -12,6 +12,7 @@ use super::fault as refusal;
 pub(super) struct Intake {
     pub(super) channel: Channel,
     consumer: Option<Consumer>,
+    is_closed: bool,
 }
 
 impl Intake {
@@ -21,14 +22,19 @@ impl Intake {
         options: BasicConsumeOptions,
         arguments: FieldTable,
     ) -> Result<Self> {
-        let consumer = channel
-            .basic_consume(queue.into(), "sinew".into(), options, arguments)
-            .await
-            .map_err(refusal::of)?;
-        Ok(Self {
+        // Made first: when nobody waits for the answer any more, the channel is closed all the same, and the
+        // broker does not keep a consumer that takes messages to nowhere.
+        let mut intake = Self {
             channel,
-            consumer: Some(consumer),
-        })
+            consumer: None,
+            is_closed: false,
+        };
+        let consuming =
+            intake
+                .channel
+                .basic_consume(queue.into(), "sinew".into(), options, arguments);
+        intake.consumer = Some(consuming.await.map_err(refusal::of)?);
+        Ok(intake)
     }
 
     /// Waits for the next message; none when the queue was deleted, or the connection is gone. Cancel safe.
@@ -41,7 +47,10 @@ impl Intake {
 
     /// Ends it; others have its messages when this answers.
     pub(super) async fn close(mut self) {
-        close(&self.channel, self.consumer.take()).await;
+        // Cancelled, it is closed by being dropped.
+        let consumer = self.consumer.take();
+        close(&self.channel, consumer).await;
+        self.is_closed = true;
     }
 }
 
@@ -56,7 +65,7 @@ async fn close(channel: &Channel, consumer: Option<Consumer>) {
 impl Drop for Intake {
     fn drop(&mut self) {
         let consumer = self.consumer.take();
-        if consumer.is_some()
+        if !self.is_closed
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
             let channel = self.channel.clone();

@@ -176,6 +176,17 @@ impl Link {
         }
     }
 
+    /// The connections, as soon as there are any over which the broker takes something.
+    pub(super) async fn ready(&self) -> Arc<Lines> {
+        loop {
+            let lines = self.connected().await;
+            if !lines.is_blocked() {
+                return lines;
+            }
+            time::sleep(LOOK).await;
+        }
+    }
+
     /// Runs a call to its end or to the timeout, in which case it may have happened.
     pub(super) async fn within<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         let answer = time::timeout(self.timeout, call).await;

@@ -21,7 +21,8 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use sinew_core::Result;
+use sinew_core::{Error, Result};
+use tokio::time::Instant;
 
 use super::{
     ENGINE, fault as refusal,
@@ -35,6 +36,8 @@ use crate::fault;
 const AHEAD: u16 = 2000;
 /// How long a holder waits for its probe before it writes another.
 const PROBE_AGAIN: std::time::Duration = std::time::Duration::from_secs(2);
+/// How long getting in line may take, and how long a holder's queue may be silent.
+const SILENCE: std::time::Duration = std::time::Duration::from_secs(10);
 /// The pause before a queue that takes nothing is asked again.
 const AGAIN: std::time::Duration = std::time::Duration::from_millis(50);
 
@@ -126,14 +129,19 @@ where
 {
     /// Gets in line. None when there is no such queue.
     pub(super) async fn attach(lines: &Lines, queue: &str) -> Result<Option<Self>> {
+        let attached = tokio::time::timeout(SILENCE, Self::line_up(lines, queue)).await;
+        attached.unwrap_or_else(|_| Err(silent()))
+    }
+
+    async fn line_up(lines: &Lines, queue: &str) -> Result<Option<Self>> {
         // Consuming what is not there ends the channel, and with it the connection (see `link`); a message that goes
         // nowhere comes back.
         let knock = encode(&Line::<T, R>::Probe(super::token()));
         loop {
-            match streams::append(lines, queue, &knock).await? {
+            match streams::knock(lines, queue, &knock).await? {
                 Sent::Written => break,
                 Sent::Nowhere => return Ok(None),
-                // It has no leader yet. Callers bound the wait.
+                // It has no leader yet.
                 Sent::Refused => tokio::time::sleep(AGAIN).await,
             }
         }
@@ -185,7 +193,7 @@ where
     /// Waits to become the holder and reads everything. None when the queue was deleted or the connection ended.
     pub(super) async fn hold(&mut self) -> Result<Option<Found<T, R>>> {
         let mut probe = self.probe().await?;
-        let mut is_first = true;
+        let mut heard_at = None;
         let mut found = Found {
             entries: Vec::new(),
             tags: Vec::new(),
@@ -194,6 +202,9 @@ where
         loop {
             // A queue that has no leader yet may lose a probe.
             let Ok(heard) = tokio::time::timeout(PROBE_AGAIN, self.next()).await else {
+                if heard_at.is_some_and(|at: Instant| at.elapsed() > SILENCE) {
+                    return Err(silent());
+                }
                 probe = self.probe().await?;
                 continue;
             };
@@ -212,9 +223,8 @@ where
                 } => found.requests.push((tag, request, asker)),
                 Heard::End => return Ok(None),
             }
-            if is_first {
+            if heard_at.replace(Instant::now()).is_none() {
                 // We hold only now, and the last holder may have taken our first probe.
-                is_first = false;
                 probe = self.probe().await?;
             }
         }
@@ -256,6 +266,11 @@ where
     pub(super) async fn release(self) {
         self.intake.close().await;
     }
+}
+
+/// The broker keeps the connection and does not answer. Getting in line anew is all that helps.
+fn silent() -> Error {
+    fault::unavailable(ENGINE, "a queue does not answer")
 }
 
 /// Writes a request for whoever holds, who answers if it bears a correlation; it is forgotten after this time.

@@ -7,7 +7,7 @@
 //!
 //! When the connection breaks nothing is delivered, but what is with consumers stays with them: if the entries that are
 //! found when the register is held again are our own, nobody else has held it meanwhile, and the machine goes on. If not,
-//! it is built anew and all deliveries are over.
+//! it is built anew and all deliveries are over. So it is too when a node that waits in line learns that another holds.
 
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
@@ -15,7 +15,6 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
 use sinew_core::{Clock, Name};
 use sinew_engine::bus::{
     Delivery, GroupConfig, Position, Receipt, Record, dead_letter,
@@ -25,111 +24,13 @@ use sinew_engine::bus::{
 };
 use tokio::sync::{Notify, watch};
 
-use super::{catalogue::StoredGroupConfig, register::Entry, streams::Read};
+use super::{
+    progress::{Answer, Progress},
+    streams::Read,
+};
 
 /// What a seat keeps in memory of messages, bytes; beyond it waits with loading.
 const HELD_BYTES: u64 = 64 << 20;
-
-/// How far a group is in a partition, or what has changed of that.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Progress {
-    /// Everything: what the fields below say comes on top.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    whole: Option<Whole>,
-    /// Ranges.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    settled: Vec<(u64, u64)>,
-    /// Offset, deliveries so far, milliseconds to wait.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    retries: Vec<(u64, u32, u64)>,
-}
-
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Whole {
-    cursor: u64,
-    settled: Vec<(u64, u64)>,
-    retries: Vec<(u64, u32, u64)>,
-    lost: u64,
-}
-
-fn stored(offset: u64, retry: Retry) -> (u64, u32, u64) {
-    let wait = u64::try_from(retry.wait.as_millis()).unwrap_or(u64::MAX);
-    (offset, retry.attempts, wait)
-}
-
-fn loaded((offset, attempts, wait): (u64, u32, u64)) -> (u64, Retry) {
-    let wait = Duration::from_millis(wait);
-    (offset, Retry { attempts, wait })
-}
-
-impl Progress {
-    pub(super) fn whole(snapshot: &PartitionSnapshot) -> Self {
-        let settled = snapshot.settled.iter();
-        let retries = snapshot.retries.iter();
-        Self {
-            whole: Some(Whole {
-                cursor: snapshot.cursor,
-                settled: settled.map(|(start, end)| (*start, *end)).collect(),
-                retries: retries
-                    .map(|(offset, retry)| stored(*offset, *retry))
-                    .collect(),
-                lost: snapshot.lost,
-            }),
-            ..Self::default()
-        }
-    }
-
-    pub(super) fn is_whole(&self) -> bool {
-        self.whole.is_some()
-    }
-
-    /// What entries come to, one upon the other.
-    pub(super) fn fold(start: u64, entries: Vec<Entry<Self>>) -> PartitionSnapshot {
-        let mut snapshot = PartitionSnapshot {
-            cursor: start,
-            ..PartitionSnapshot::default()
-        };
-        for entry in entries {
-            let Self {
-                whole,
-                settled,
-                retries,
-            } = entry.body;
-            if let Some(whole) = whole {
-                snapshot = PartitionSnapshot {
-                    cursor: whole.cursor,
-                    settled: whole.settled.into_iter().collect(),
-                    retries: whole.retries.into_iter().map(loaded).collect(),
-                    lost: whole.lost,
-                };
-            }
-            snapshot.retries.extend(retries.into_iter().map(loaded));
-            for (start, end) in settled {
-                snapshot.settle_range(start, end);
-            }
-        }
-        snapshot
-    }
-}
-
-/// What nodes ask of the one that holds a partition.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Request {
-    State,
-    Seek(u64),
-    Configure(u64, StoredGroupConfig),
-}
-
-/// What it answers.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Answer {
-    pub(super) cursor: u64,
-    pub(super) lag: u64,
-    pub(super) in_flight: u64,
-    pub(super) waiting: u64,
-    pub(super) lost: u64,
-}
 
 /// A message that goes to the dead-letter topic.
 pub(super) struct DeadLetter {
@@ -170,6 +71,8 @@ pub(super) struct State {
     pub(super) machine: Option<Machine>,
     /// Whether the machine may deliver.
     pub(super) is_held: bool,
+    /// Whether the machine only knows what another node has told.
+    is_standing_by: bool,
     records: BTreeMap<u64, Record>,
     record_bytes: u64,
     pub(super) outbox: Outbox,
@@ -197,13 +100,31 @@ impl State {
         room && self.record_bytes < HELD_BYTES
     }
 
-    /// A whole value for the register, with what is on its way.
-    pub(super) fn whole(&self, now: Duration) -> Progress {
+    fn snapshot(&self, now: Duration) -> PartitionSnapshot {
         let snapshot = self.machine.as_ref().map(|machine| machine.snapshot(now));
         let mut partitions = snapshot
             .map(|snapshot| snapshot.partitions)
             .unwrap_or_default();
-        let mut snapshot = partitions.pop().unwrap_or_default();
+        partitions.pop().unwrap_or_default()
+    }
+
+    /// Begins with what another node wrote; all deliveries are over.
+    fn rebuild(&mut self, found: PartitionSnapshot, first_token: u64) {
+        let snapshot = Snapshot {
+            partitions: vec![found],
+        };
+        self.machine = Some(Machine::new(self.rules(), snapshot, first_token));
+        self.is_standing_by = false;
+        self.records.clear();
+        self.record_bytes = 0;
+        self.outbox = Outbox::default();
+        self.settling.clear();
+        self.under_way.clear();
+    }
+
+    /// A whole value for the register, with what is on its way.
+    pub(super) fn whole(&self, now: Duration) -> Progress {
+        let mut snapshot = self.snapshot(now);
         for (_, settled) in &self.under_way {
             for (offset, _) in settled {
                 snapshot.settle(*offset);
@@ -216,24 +137,9 @@ impl State {
     pub(super) fn entry(&mut self, number: u64) -> Progress {
         let settled = std::mem::take(&mut self.outbox.settled);
         let retries = std::mem::take(&mut self.outbox.retries);
-        let mut offsets: Vec<u64> = settled.iter().map(|(offset, _)| *offset).collect();
-        offsets.sort_unstable();
-        let mut ranges: Vec<(u64, u64)> = Vec::new();
-        for offset in offsets {
-            match ranges.last_mut() {
-                Some((_, end)) if *end >= offset => *end = offset + 1,
-                _ => ranges.push((offset, offset + 1)),
-            }
-        }
+        let changes = Progress::changes(&settled, retries);
         self.under_way.push_back((number, settled));
-        Progress {
-            whole: None,
-            settled: ranges,
-            retries: retries
-                .into_iter()
-                .map(|(offset, retry)| stored(offset, retry))
-                .collect(),
-        }
+        changes
     }
 }
 
@@ -281,6 +187,7 @@ impl Seat {
                 partitions,
                 machine: None,
                 is_held: false,
+                is_standing_by: false,
                 records: BTreeMap::new(),
                 record_bytes: 0,
                 outbox: Outbox::default(),
@@ -439,24 +346,34 @@ impl Seat {
     /// Goes on with the machine, or builds one from what was found.
     pub(super) fn resume(&self, is_ours: bool, found: PartitionSnapshot, epoch: u64) {
         let mut state = self.lock();
-        if is_ours && state.machine.is_some() {
+        if is_ours && !state.is_standing_by && state.machine.is_some() {
             // What was under way is written again.
             let under_way = std::mem::take(&mut state.under_way);
             for (_, settled) in under_way.into_iter().rev() {
                 state.outbox.settled.splice(0..0, settled);
             }
         } else {
-            let snapshot = Snapshot {
-                partitions: vec![found],
-            };
-            let rules = state.rules();
-            state.machine = Some(Machine::new(rules, snapshot, epoch << 32));
-            state.records.clear();
-            state.record_bytes = 0;
-            state.outbox = Outbox::default();
-            state.settling.clear();
-            state.under_way.clear();
+            state.rebuild(found, epoch << 32);
         }
+    }
+
+    /// Another node holds the register, and is so far: what is with consumers here is over.
+    pub(super) fn stand_by(&self, found: PartitionSnapshot) {
+        let mut state = self.lock();
+        if state.is_held || state.machine.is_none() {
+            return;
+        }
+        // It delivers nothing, so its tokens do not matter.
+        state.rebuild(found, 0);
+        state.is_standing_by = true;
+        drop(state);
+        self.changed.send_replace(());
+    }
+
+    /// What is settled durably, and what waits.
+    pub(super) fn progress(&self) -> Progress {
+        let state = self.lock();
+        Progress::whole(&state.snapshot(self.clock.monotonic()))
     }
 
     /// The register is ours, or not any more.
@@ -619,6 +536,7 @@ impl Seat {
             in_flight: machine.in_flight() as u64,
             waiting: machine.waiting() as u64,
             lost: machine.lost(),
+            progress: None,
         }
     }
 }

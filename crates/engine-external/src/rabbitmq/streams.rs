@@ -11,11 +11,11 @@ use std::{ops::Range, sync::Arc};
 
 use futures_util::FutureExt;
 use lapin::{
-    BasicProperties, Confirmation,
+    BasicProperties, Channel, Confirmation,
     message::Delivery,
     options::{
         BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
-        QueueDeclareOptions,
+        ConfirmSelectOptions, QueueDeclareOptions,
     },
     types::{AMQPValue, FieldTable},
 };
@@ -315,19 +315,43 @@ pub(super) enum Sent {
 
 /// Appends a record; it is with a quorum of the stream's replicas when this answers.
 pub(super) async fn append(lines: &Lines, stream: &str, body: &[u8]) -> Result<Sent> {
+    send(&lines.publisher, stream, body).await
+}
+
+/// Puts a message into a queue to learn whether the queue is there.
+pub(super) async fn knock(lines: &Lines, queue: &str, body: &[u8]) -> Result<Sent> {
+    // The library gives what comes back to any of a channel's messages that are confirmed together, so this one has a
+    // channel of its own.
+    let channel = lines.channel().await?;
+    let options = ConfirmSelectOptions::default();
+    channel.confirm_select(options).await.map_err(refusal::of)?;
+    let sent = send(&channel, queue, body).await?;
+    // One that is broken is closed already.
+    let _ = channel.close(200, "done".into()).await;
+    Ok(sent)
+}
+
+async fn send(channel: &Channel, queue: &str, body: &[u8]) -> Result<Sent> {
     let options = BasicPublishOptions {
         mandatory: true,
         ..BasicPublishOptions::default()
     };
     let properties = BasicProperties::default().with_delivery_mode(2);
-    let sent = lines
-        .publisher
-        .basic_publish("".into(), stream.into(), options, body, properties)
+    let sent = channel
+        .basic_publish("".into(), queue.into(), options, body, properties)
         .await
         .map_err(refusal::of)?;
     match sent.await.map_err(refusal::of)? {
         Confirmation::Ack(None) => Ok(Sent::Written),
-        Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => Ok(Sent::Nowhere),
+        Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned))
+            if returned.delivery.routing_key.as_str() == queue =>
+        {
+            Ok(Sent::Nowhere)
+        }
+        Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => Err(fault::unavailable(
+            ENGINE,
+            "another message came back, and it is not known whether this one did",
+        )),
         Confirmation::Nack(None) | Confirmation::NotRequested => Ok(Sent::Refused),
     }
 }

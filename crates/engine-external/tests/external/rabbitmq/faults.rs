@@ -5,7 +5,8 @@ use std::{
     sync::{Mutex, atomic::AtomicBool},
 };
 
-use sinew_engine::bus::{Bus, Consumer};
+use sinew_core::Kind;
+use sinew_engine::bus::{Bus, Consumer, Receipt};
 use sinew_testbed::Proxy;
 
 use super::*;
@@ -132,20 +133,41 @@ async fn endure(
 async fn consume(consumer: Arc<dyn Consumer>, book: Arc<Mutex<Book>>) {
     loop {
         // It waits while the broker is away.
-        for delivery in consumer.next_many(8).await.expect("messages") {
-            let said = text(&delivery.record.message);
-            let position = delivery.record.position;
-            {
-                let mut book = book.lock().expect("no panic");
+        let deliveries = consumer.next_many(8).await.expect("messages");
+        // All at once: while one is acknowledged, another node may take over and settle the rest.
+        {
+            let mut book = book.lock().expect("no panic");
+            for delivery in &deliveries {
+                let said = text(&delivery.record.message);
+                let position = delivery.record.position;
                 if book.settled.contains(&said) {
                     book.again.push(said.clone());
                 }
                 book.delivered
-                    .push((position.partition, position.offset, said.clone()));
+                    .push((position.partition, position.offset, said));
             }
-            if consumer.ack(&[delivery.receipt]).await.is_ok() {
+        }
+        for delivery in deliveries {
+            if acknowledged(&*consumer, &delivery.receipt).await {
+                let said = text(&delivery.record.message);
                 book.lock().expect("no panic").settled.insert(said);
             }
+        }
+    }
+}
+
+/// Acknowledges until it is known what became of it. An ack that fails while the broker is away may count all the same, and
+/// then the message does not come again.
+async fn acknowledged(consumer: &dyn Consumer, receipt: &Receipt) -> bool {
+    loop {
+        let Err(error) = consumer.ack(std::slice::from_ref(receipt)).await else {
+            return true;
+        };
+        match error.kind() {
+            Kind::Unavailable | Kind::DeadlineExceeded => {}
+            // It comes again.
+            Kind::FailedPrecondition => return false,
+            _ => panic!("{error:?}"),
         }
     }
 }

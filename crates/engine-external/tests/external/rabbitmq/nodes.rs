@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use sinew_engine::bus::{Bus, Seek};
+use sinew_core::Kind;
+use sinew_engine::bus::{Bus, Consumer, Delivery, Seek};
+use sinew_testbed::Proxy;
 
 use super::*;
 
@@ -128,6 +130,61 @@ async fn when_a_node_goes_another_goes_on() {
             .lag,
         0
     );
+}
+
+/// Repeats an ack until it is known what became of it; the code of the error if it was refused.
+async fn acknowledge(consumer: &dyn Consumer, delivery: &Delivery) -> Option<String> {
+    let receipts = [delivery.receipt];
+    soon(async {
+        loop {
+            match consumer.ack(&receipts).await {
+                Ok(()) => return None,
+                Err(error)
+                    if [Kind::Unavailable, Kind::DeadlineExceeded].contains(&error.kind()) => {}
+                Err(error) => return Some(error.code().to_owned()),
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_replaced_learns_what_became_of_its_messages() {
+    let server = server();
+    let proxy = Proxy::to(server.address()).expect("a proxy");
+    let namespace = namespace();
+    let (one, other) = (
+        open(&proxy.address(), &namespace),
+        open(&server.address(), &namespace),
+    );
+    let topic = name("t");
+    one.create_topic(&topic, keeping(1)).await.expect("a topic");
+    let subscribed = one.subscribe(&topic, &name("g"), patient()).await;
+    let replaced = subscribed.expect("joined");
+    let messages = vec![message("a:1"), message("b:2")];
+    one.publish(&topic, messages).await.expect("published");
+    let (settled, owed) = (
+        soon(replaced.next()).await.expect("a message"),
+        soon(replaced.next()).await.expect("a message"),
+    );
+    let subscribed = other.subscribe(&topic, &name("g"), patient()).await;
+    let next = subscribed.expect("joined");
+    proxy.cut();
+    proxy.reset();
+    for n in 0..2 {
+        let delivery = soon(next.next()).await.expect("a message");
+        if n == 0 {
+            assert_eq!(delivery.record.position, settled.record.position);
+            assert_eq!(acknowledge(&*next, &delivery).await, None);
+        }
+    }
+    // It comes back, and another holds the partition for good.
+    proxy.mend();
+    assert_eq!(acknowledge(&*replaced, &settled).await, None);
+    let refused = acknowledge(&*replaced, &owed).await;
+    assert_eq!(refused.as_deref(), Some("bus.receipt_stale"));
+    let state = one.group(&topic, &name("g")).await.expect("a state");
+    assert_eq!((state.lag, state.in_flight), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -67,22 +67,19 @@ async fn failed_messages_are_moved(stand: Stand) {
     stand.topic("t").await;
     stand.say("t", &["bad", "good"]).await;
     let consumer = stand.join_as("t", "g", dying(&stand, 3)).await;
-    for attempt in 1..=3 {
+    // The good one comes in between or at the end: an engine may not have read that far yet.
+    let (mut failures, mut is_good_done) = (0, false);
+    while failures < 3 || !is_good_done {
         let delivery = one(&consumer).await;
         if text(&delivery.record.message) == "good" {
             consumer.ack(&[delivery.receipt]).await.unwrap();
+            is_good_done = true;
             continue;
         }
-        assert!(delivery.attempt <= attempt);
+        failures += 1;
+        assert_eq!(delivery.attempt, failures);
         consumer.nack(&delivery.receipt, AT_ONCE).await.unwrap();
     }
-    // The good one took a turn.
-    let delivery = one(&consumer).await;
-    assert_eq!(
-        (text(&delivery.record.message).as_str(), delivery.attempt),
-        ("bad", 3)
-    );
-    consumer.nack(&delivery.receipt, AT_ONCE).await.unwrap();
     nothing(&consumer).await;
     stand.pass(stand.unit() * 5).await;
     nothing(&consumer).await;

@@ -31,40 +31,26 @@
 
 use std::{
     collections::HashMap,
-    pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicU32, Ordering},
-    },
-    task::Poll,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicU32},
     time::Duration,
 };
 
-use async_trait::async_trait;
 use futures_util::future::try_join_all;
-use sinew_core::{Clock, Error, Name, Result};
+use sinew_core::{Clock, Name, Result};
 use sinew_engine::{
     Health,
-    bus::{
-        Bus, Capability, Consumer, GroupState, Limits, Message, Position, Published, Record, Seek,
-        Start, Subscription, TopicConfig, TopicState, group_invalid, position_unknown,
-        topic_exists, topic_invalid, unsupported,
-    },
+    bus::{Capability, Limits, TopicConfig},
 };
-use tokio::{
-    sync::{Semaphore, watch},
-    time::{self, Instant},
-};
+use tokio::sync::{Semaphore, watch};
 
 use crate::{Address, fault as common};
 use catalogue::{Held, Topic};
-use consumer::RabbitConsumer;
 use host::Host;
 use link::{Lines, Link};
 use progress::{Answer, Request};
 use seat::Seat;
-use streams::Sent;
 
+mod bus;
 mod catalogue;
 mod consumer;
 mod envelope;
@@ -73,19 +59,16 @@ mod host;
 mod intake;
 mod link;
 mod progress;
+mod publish;
 mod register;
 mod seat;
 mod session;
+mod state;
 mod streams;
 
 const ENGINE: &str = "rabbitmq";
 const PORT: u16 = 5672;
 const TLS_PORT: u16 = 5671;
-
-/// KiB of messages that may wait for their confirmation.
-const UNCONFIRMED_KIB: u32 = 32 << 10;
-/// How often a publisher looks whether the broker takes messages again.
-const BLOCKED: Duration = Duration::from_millis(50);
 
 const CAPABILITY: Capability = Capability {
     engine: ENGINE,
@@ -149,14 +132,24 @@ impl RabbitBus {
     /// Without a user it is `guest`.
     pub fn address(url: &str) -> Result<Address> {
         let is_tls = url.starts_with("amqps://");
-        let mut address = Address::parse(url, if is_tls { TLS_PORT } else { PORT }, &[])?;
+        let port = if is_tls { TLS_PORT } else { PORT };
+        // `amqps` says on loopback too what `tls=on` says.
+        let is_said = url.contains("?tls=") || url.contains("&tls=");
+        let mark = if url.contains('?') { '&' } else { '?' };
+        let address = if is_tls && !is_said {
+            Address::parse(&format!("{url}{mark}tls=on"), port, &[])?
+        } else {
+            Address::parse(url, port, &[])?
+        };
         if !matches!(address.scheme.as_str(), "amqp" | "amqps") {
             return Err(common::address(
                 "RabbitMQ's URL begins with amqp:// or amqps://",
             ));
         }
         if is_tls && address.tls.is_none() {
-            address.tls = Some(crate::Tls::default());
+            return Err(common::address(
+                "amqps:// says that TLS is on, and tls=off that it is not",
+            ));
         }
         if address.tls.as_ref().is_some_and(|tls| tls.ca.is_none()) {
             return Err(common::address(
@@ -175,7 +168,7 @@ impl RabbitBus {
             clock,
             topics: Mutex::default(),
             hosts: Mutex::default(),
-            unconfirmed: Semaphore::new(UNCONFIRMED_KIB as usize),
+            unconfirmed: Semaphore::new(publish::UNCONFIRMED_KIB as usize),
             spread: AtomicU32::new(0),
         };
         Self {
@@ -267,117 +260,6 @@ impl Shared {
         Ok(true)
     }
 
-    fn partition(&self, message: &Message, partitions: usize) -> u32 {
-        let partitions = u32::try_from(partitions).unwrap_or(u32::MAX).max(1);
-        match &message.key {
-            Some(key) => (hash(key) % u64::from(partitions)) as u32,
-            None => self.spread.fetch_add(1, Ordering::Relaxed) % partitions,
-        }
-    }
-
-    /// Waits until the broker takes messages.
-    async fn unblocked(&self, lines: &Lines) -> Result<()> {
-        let deadline = Instant::now() + self.link.timeout;
-        while lines.is_blocked() {
-            if Instant::now() >= deadline {
-                return Err(fault::blocked());
-            }
-            time::sleep(BLOCKED).await;
-        }
-        Ok(())
-    }
-
-    async fn publish(&self, topic: &Name, messages: &[Message]) -> Result<Vec<Published>> {
-        for _ in 0..2 {
-            let known = self.known(topic).await?;
-            let lines = self.link.lines().await?;
-            self.unblocked(&lines).await?;
-            let sent = self.send(&lines, &known, messages).await?;
-            if let Some(published) = sent {
-                return Ok(published);
-            }
-            // The streams that we knew are gone.
-            if self.look(topic).await?.id == known.id {
-                break;
-            }
-        }
-        Err(common::unavailable(
-            ENGINE,
-            "the topic has no stream, or was deleted while messages were published to it",
-        ))
-    }
-
-    /// Publishes in this order. None when there was no stream for one.
-    async fn send(
-        &self,
-        lines: &Lines,
-        known: &Known,
-        messages: &[Message],
-    ) -> Result<Option<Vec<Published>>> {
-        let now = self.clock.now();
-        let weight: u64 = messages.iter().map(|message| message.weight() + 64).sum();
-        let kib = u32::try_from(weight / 1024 + 1)
-            .unwrap_or(u32::MAX)
-            .min(UNCONFIRMED_KIB);
-        let sending = async {
-            let permits = self.unconfirmed.acquire_many(kib).await;
-            let _permits = permits.map_err(|_| common::unavailable(ENGINE, "closed"))?;
-            let mut sending = Vec::with_capacity(messages.len());
-            for message in messages {
-                let partition = self.partition(message, known.streams.len());
-                let body = envelope::encode(message, now);
-                let stream = &known.streams[partition as usize];
-                let mut sent: Pin<Box<dyn Future<Output = Result<Sent>> + Send>> =
-                    Box::pin(async move { streams::append(lines, stream, &body).await });
-                // The first poll is what puts it behind those before it; waiting for each to be written takes a
-                // thread's switch a message.
-                let first =
-                    std::future::poll_fn(|context| Poll::Ready(sent.as_mut().poll(context)));
-                sending.push(match first.await {
-                    Poll::Ready(answer) => (partition, Err(answer)),
-                    Poll::Pending => (partition, Ok(sent)),
-                });
-            }
-            let (mut published, mut is_lost) = (Vec::with_capacity(sending.len()), false);
-            for (partition, sent) in sending {
-                let sent = match sent {
-                    Ok(sent) => sent.await,
-                    Err(answer) => answer,
-                };
-                match sent? {
-                    Sent::Written => published.push(Published::In(partition)),
-                    Sent::Nowhere => is_lost = true,
-                    Sent::Refused => {
-                        return Err(common::unavailable(ENGINE, "the broker refused a message"));
-                    }
-                }
-            }
-            if is_lost && !published.is_empty() {
-                return Err(common::unavailable(
-                    ENGINE,
-                    "the topic was deleted meanwhile",
-                ));
-            }
-            Ok((!is_lost).then_some(published))
-        };
-        self.link.within(sending).await
-    }
-
-    /// Publishes a dead letter.
-    async fn bury(&self, topic: &Name, message: Message) -> Result<()> {
-        match self.publish(topic, std::slice::from_ref(&message)).await {
-            Err(error) if error.code() == "bus.topic_unknown" => {
-                self.with_catalogue(async |lines, held| {
-                    let config = TopicConfig::default();
-                    self.make_topic(lines, held, topic, &config).await
-                })
-                .await?;
-                self.publish(topic, &[message]).await.map(drop)
-            }
-            answer => answer.map(drop),
-        }
-    }
-
     /// The group on this node, which gets in line for its partitions.
     fn host(self: &Arc<Self>, topic: &Name, found: &Topic, group: &Name) -> Result<Arc<Host>> {
         let member = found.group(group)?;
@@ -445,309 +327,5 @@ impl Shared {
         let lines = self.link.lines().await?;
         let extents = streams.iter().map(|stream| streams::extent(&lines, stream));
         self.link.within(try_join_all(extents)).await
-    }
-}
-
-/// FNV-1a, with its high bits mixed in: the same on every node, for ever.
-fn hash(key: &[u8]) -> u64 {
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for byte in key {
-        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    }
-    hash ^ (hash >> 32)
-}
-
-async fn starts(lines: &Lines, streams: &[String], start: Start) -> Result<Vec<u64>> {
-    let starts = streams.iter().map(async |stream| match start {
-        Start::Earliest => Ok(streams::extent(lines, stream).await?.range.start),
-        Start::Latest => streams::end(lines, stream).await,
-        Start::At(time) => streams::since(lines, stream, time).await,
-    });
-    try_join_all(starts).await
-}
-
-#[async_trait]
-impl Bus for RabbitBus {
-    fn capability(&self) -> &Capability {
-        &CAPABILITY
-    }
-
-    async fn create_topic(&self, topic: &Name, config: TopicConfig) -> Result<bool> {
-        CAPABILITY.limits.check_topic(&config)?;
-        self.shared
-            .with_catalogue(async |lines, held| match held.catalogue.topics.get(topic) {
-                Some(before) if before.config() == config => Ok(false),
-                Some(_) => Err(topic_exists(topic)),
-                None => self.shared.make_topic(lines, held, topic, &config).await,
-            })
-            .await
-    }
-
-    async fn configure_topic(&self, topic: &Name, config: TopicConfig) -> Result<()> {
-        CAPABILITY.limits.check_topic(&config)?;
-        self.shared
-            .with_catalogue(async |_, held| {
-                let before = held.catalogue.topic_mut(topic)?;
-                if before.partitions() != config.partitions {
-                    return Err(topic_invalid("the number of partitions cannot be changed"));
-                }
-                if before.config().retention != config.retention {
-                    return Err(unsupported(ENGINE, "changing what a topic keeps"));
-                }
-                before.set_config(&config);
-                held.save().await
-            })
-            .await
-    }
-
-    async fn topic(&self, topic: &Name) -> Result<TopicState> {
-        let found = self.shared.look(topic).await?;
-        let streams = found.streams(&self.shared.namespace, topic);
-        let extents = self.shared.extents(&streams).await?;
-        let weight = |extent: &streams::Extent| {
-            (extent.range.end - extent.range.start).saturating_mul(extent.first_bytes)
-        };
-        Ok(TopicState {
-            config: found.config(),
-            bytes: extents.iter().map(weight).sum(),
-            partitions: extents.into_iter().map(|extent| extent.range).collect(),
-            scheduled: 0,
-        })
-    }
-
-    async fn topics(&self) -> Result<Vec<Name>> {
-        self.shared
-            .with_catalogue(async |_, held| Ok(held.catalogue.topics.keys().cloned().collect()))
-            .await
-    }
-
-    async fn delete_topic(&self, topic: &Name) -> Result<()> {
-        let shared = &self.shared;
-        locked(&shared.topics).remove(topic);
-        shared
-            .with_catalogue(async |lines, held| {
-                let Some(gone) = held.catalogue.topics.remove(topic) else {
-                    return Ok(());
-                };
-                let mut queues = gone.streams(&shared.namespace, topic);
-                for (name, group) in &gone.groups {
-                    queues.extend(group.queues(&shared.namespace, name));
-                }
-                held.catalogue.note_debris(&queues);
-                held.save().await?;
-                held.clear(lines).await
-            })
-            .await
-    }
-
-    async fn publish(&self, topic: &Name, messages: Vec<Message>) -> Result<Vec<Published>> {
-        CAPABILITY.limits.check_messages(&messages)?;
-        let now = self.shared.clock.now();
-        if messages
-            .iter()
-            .any(|message| message.due.is_some_and(|due| due > now))
-        {
-            self.shared.known(topic).await?;
-            return Err(unsupported(ENGINE, "messages with a due time"));
-        }
-        self.shared.publish(topic, &messages).await
-    }
-
-    async fn subscribe(
-        &self,
-        topic: &Name,
-        group: &Name,
-        subscription: Subscription,
-    ) -> Result<Arc<dyn Consumer>> {
-        CAPABILITY.limits.check_subscription(&subscription)?;
-        let shared = &self.shared;
-        let config = subscription.group;
-        let (found, is_changed) = shared
-            .with_catalogue(async |lines, held| {
-                let found = held.catalogue.topic(topic)?;
-                if config
-                    .dead_letter
-                    .as_ref()
-                    .is_some_and(|dead| dead.topic == *topic)
-                {
-                    return Err(group_invalid("a topic cannot take its own dead letters"));
-                }
-                let is_new = !found.groups.contains_key(group);
-                let starts = if is_new {
-                    let streams = found.streams(&shared.namespace, topic);
-                    starts(lines, &streams, config.start).await?
-                } else {
-                    Vec::new()
-                };
-                if let Some(dead) = &config.dead_letter {
-                    let usual = TopicConfig::default();
-                    shared.make_topic(lines, held, &dead.topic, &usual).await?;
-                }
-                if is_new {
-                    let member = catalogue::Group::new(&config, starts);
-                    let queues = member.queues(&shared.namespace, group);
-                    held.catalogue.note_debris(&queues);
-                    held.save().await?;
-                    let channel = lines.channel().await?;
-                    for queue in &queues {
-                        register::make(&channel, queue).await?;
-                    }
-                    held.catalogue.call_off(&queues);
-                    let groups = &mut held.catalogue.topic_mut(topic)?.groups;
-                    groups.insert(group.clone(), member);
-                    held.save().await?;
-                }
-                let found = held.catalogue.topic_mut(topic)?;
-                let is_changed = found.change_group(group, &config);
-                let found = found.clone();
-                if is_changed {
-                    held.save().await?;
-                }
-                Ok((found, is_changed))
-            })
-            .await?;
-        let host = shared.host(topic, &found, group)?;
-        if is_changed {
-            shared.spread_config(&host, found.group(group)?).await?;
-        }
-        Ok(Arc::new(RabbitConsumer {
-            shared: Arc::clone(shared),
-            id: host.join(),
-            host,
-            topic: topic.clone(),
-            topic_id: found.id,
-            group: group.clone(),
-            in_flight: subscription.in_flight,
-            turn: Mutex::new(0),
-        }))
-    }
-
-    async fn group(&self, topic: &Name, group: &Name) -> Result<GroupState> {
-        let found = self.shared.look(topic).await?;
-        let config = found.group(group)?.config.config();
-        let host = self.shared.host(topic, &found, group)?;
-        let requests = (0..host.seats.len()).map(|partition| (partition, Request::State));
-        let answers = self.shared.ask(&host, requests.collect()).await?;
-        let sum = |of: fn(&Answer) -> u64| answers.iter().map(of).sum();
-        Ok(GroupState {
-            config,
-            cursors: answers.iter().map(|answer| answer.cursor).collect(),
-            lag: sum(|answer| answer.lag),
-            in_flight: sum(|answer| answer.in_flight),
-            waiting: sum(|answer| answer.waiting),
-            lost: sum(|answer| answer.lost),
-            consumers: host.consumers.load(Ordering::Relaxed),
-        })
-    }
-
-    async fn groups(&self, topic: &Name) -> Result<Vec<Name>> {
-        Ok(self.shared.look(topic).await?.groups.into_keys().collect())
-    }
-
-    async fn seek(&self, topic: &Name, group: &Name, seek: Seek) -> Result<()> {
-        let shared = &self.shared;
-        let found = shared.look(topic).await?;
-        found.group(group)?;
-        let streams = found.streams(&shared.namespace, topic);
-        let targets: Vec<(usize, u64)> = match seek {
-            Seek::To(position) => {
-                let partition = self.held(&streams, position).await?;
-                vec![(partition, position.offset)]
-            }
-            Seek::Earliest | Seek::Latest => {
-                let extents = shared.extents(&streams).await?;
-                let place = |extent: &streams::Extent| match seek {
-                    Seek::Earliest => extent.range.start,
-                    _ => extent.range.end,
-                };
-                extents.iter().map(place).enumerate().collect()
-            }
-            Seek::Time(time) => {
-                let lines = shared.link.lines().await?;
-                let found = starts(&lines, &streams, Start::At(time));
-                shared
-                    .link
-                    .within(found)
-                    .await?
-                    .into_iter()
-                    .enumerate()
-                    .collect()
-            }
-        };
-        let host = shared.host(topic, &found, group)?;
-        let requests = targets
-            .into_iter()
-            .map(|(partition, offset)| (partition, Request::Seek(offset)));
-        shared.ask(&host, requests.collect()).await.map(drop)
-    }
-
-    async fn delete_group(&self, topic: &Name, group: &Name) -> Result<()> {
-        let shared = &self.shared;
-        shared
-            .with_catalogue(async |lines, held| {
-                let Some(gone) = held.catalogue.topic_mut(topic)?.groups.remove(group) else {
-                    return Ok(());
-                };
-                held.catalogue
-                    .note_debris(&gone.queues(&shared.namespace, group));
-                held.save().await?;
-                held.clear(lines).await
-            })
-            .await
-    }
-
-    async fn read(&self, topic: &Name, from: Position, most: usize) -> Result<Vec<Record>> {
-        let shared = &self.shared;
-        let most = most.clamp(1, CAPABILITY.limits.read_messages);
-        let known = shared.known(topic).await?;
-        let partition = match self.held(&known.streams, from).await {
-            Ok(partition) => partition,
-            Err(error) => return Err(self.unless_gone(topic, error).await),
-        };
-        let lines = shared.link.lines().await?;
-        let reading = streams::read(&lines, &known.streams[partition], from, most);
-        shared.link.within(reading).await
-    }
-}
-
-impl RabbitBus {
-    /// Checks that a topic holds a place, or ends there.
-    async fn held(&self, streams: &[String], position: Position) -> Result<usize> {
-        let unknown = || position_unknown(position);
-        let partition = usize::try_from(position.partition).map_err(|_| unknown())?;
-        let stream = streams.get(partition).ok_or_else(unknown)?;
-        let lines = self.shared.link.lines().await?;
-        let extent = self
-            .shared
-            .link
-            .within(streams::extent(&lines, stream))
-            .await?;
-        let range = extent.range;
-        if (range.start..=range.end).contains(&position.offset) {
-            Ok(partition)
-        } else {
-            Err(unknown())
-        }
-    }
-
-    /// The error of a call that knew a topic of old.
-    async fn unless_gone(&self, topic: &Name, error: Error) -> Error {
-        match self.shared.look(topic).await {
-            Ok(_) => error,
-            Err(gone) => gone,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_keep_their_partitions_for_ever() {
-        let places: Vec<u64> = [&b""[..], b"a", b"order-17"]
-            .map(|key| hash(key) % 16)
-            .into();
-        assert_eq!(places, [1, 0, 8]);
     }
 }

@@ -192,18 +192,18 @@ impl Task {
             }
         };
         let Some(found) = found else {
-            return self.why_ended(shared, lines).await;
+            return self.why_ended(shared).await;
         };
         let epoch = found.next_epoch();
         let mut session = Session::new(shared, lines, self, register, epoch);
         let begun = time::timeout(session::LOST, session.take_over(found)).await;
         let begun = begun.unwrap_or_else(|_| Err(session::lost()));
         if !begun? {
-            return self.why_ended(shared, lines).await;
+            return self.why_ended(shared).await;
         }
         self.seat.set_held(true);
         if !session.run(&mut closing).await? {
-            return self.why_ended(shared, lines).await;
+            return self.why_ended(shared).await;
         }
         self.seat.set_held(false);
         let farewell = time::timeout(FAREWELL, session.finish()).await;
@@ -239,31 +239,35 @@ impl Task {
         }
     }
 
-    /// The consumer was cancelled: the queue was deleted, or the connection is going.
-    async fn why_ended(&self, shared: &Arc<Shared>, lines: &Lines) -> Result<End> {
-        match SeatRegister::attach(lines, &self.seat.queue).await? {
-            None => self.missing(shared).await,
-            Some(_) => Err(fault::unavailable(ENGINE, "the register was taken away")),
+    /// The consumer was cancelled: the queue was deleted, or the connection is going. Only the catalogue is asked: a broker
+    /// that is asked for a queue which it is just deleting may end the connection.
+    async fn why_ended(&self, shared: &Arc<Shared>) -> Result<End> {
+        if self.is_deleted(shared).await? {
+            return Ok(End::Deleted);
         }
+        Err(fault::unavailable(ENGINE, "the register was taken away"))
     }
 
     /// There is no such queue. That the group was deleted is for the catalogue to say.
     async fn missing(&self, shared: &Arc<Shared>) -> Result<End> {
-        let seat = &self.seat;
-        let is_there = match shared.look(&seat.topic).await {
-            Ok(topic) => topic.group(&seat.group).is_ok_and(|group| {
-                let queues = group.queues(&shared.namespace, &seat.group);
-                queues.contains(&seat.queue)
-            }),
-            Err(error) if error.kind() == Kind::NotFound => false,
-            Err(error) => return Err(error),
-        };
-        if !is_there {
+        if self.is_deleted(shared).await? {
             return Ok(End::Deleted);
         }
         let why = "the queue of a group is not there, though the group is";
-        tracing::warn!(engine = ENGINE, queue = seat.queue, "{why}");
+        tracing::warn!(engine = ENGINE, queue = self.seat.queue, "{why}");
         Err(fault::unavailable(ENGINE, why))
+    }
+
+    async fn is_deleted(&self, shared: &Arc<Shared>) -> Result<bool> {
+        let seat = &self.seat;
+        match shared.look(&seat.topic).await {
+            Ok(topic) => Ok(!topic.group(&seat.group).is_ok_and(|group| {
+                let queues = group.queues(&shared.namespace, &seat.group);
+                queues.contains(&seat.queue)
+            })),
+            Err(error) if error.kind() == Kind::NotFound => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -36,7 +36,7 @@ use crate::fault;
 const AHEAD: u16 = 2000;
 /// How long a holder waits for its probe before it writes another.
 const PROBE_AGAIN: std::time::Duration = std::time::Duration::from_secs(2);
-/// How long getting in line may take, and how long a holder's queue may be silent.
+/// How long getting in line may take, and how long a holder's probes may take to come back.
 const SILENCE: std::time::Duration = std::time::Duration::from_secs(10);
 /// The pause before a queue that takes nothing is asked again.
 const AGAIN: std::time::Duration = std::time::Duration::from_millis(50);
@@ -193,19 +193,21 @@ where
     /// Waits to become the holder and reads everything. None when the queue was deleted or the connection ended.
     pub(super) async fn hold(&mut self) -> Result<Option<Found<T, R>>> {
         let mut probe = self.probe().await?;
-        let mut heard_at = None;
+        let mut again_at = Instant::now() + PROBE_AGAIN;
+        let mut silent_at = None;
         let mut found = Found {
             entries: Vec::new(),
             tags: Vec::new(),
             requests: Vec::new(),
         };
         loop {
-            // A queue that has no leader yet may lose a probe.
-            let Ok(heard) = tokio::time::timeout(PROBE_AGAIN, self.next()).await else {
-                if heard_at.is_some_and(|at: Instant| at.elapsed() > SILENCE) {
-                    return Err(silent());
-                }
+            if silent_at.is_some_and(|at| Instant::now() > at) {
+                return Err(silent());
+            }
+            // A queue that has no leader yet may lose a probe. What others write does not put this off.
+            let Ok(heard) = tokio::time::timeout_at(again_at, self.next()).await else {
                 probe = self.probe().await?;
+                again_at = Instant::now() + PROBE_AGAIN;
                 continue;
             };
             match heard? {
@@ -223,9 +225,11 @@ where
                 } => found.requests.push((tag, request, asker)),
                 Heard::End => return Ok(None),
             }
-            if heard_at.replace(Instant::now()).is_none() {
+            if silent_at.is_none() {
                 // We hold only now, and the last holder may have taken our first probe.
                 probe = self.probe().await?;
+                let now = Instant::now();
+                (again_at, silent_at) = (now + PROBE_AGAIN, Some(now + SILENCE));
             }
         }
         found.entries = counting(found.entries);

@@ -10,44 +10,22 @@
 //! it is built anew and all deliveries are over. So it is too when a node that waits in line learns that another holds.
 
 use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
+    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use sinew_core::{Clock, Name};
 use sinew_engine::bus::{
-    Delivery, GroupConfig, Position, Receipt, Record, dead_letter,
-    group::{
-        ConsumerId, Effect, Group as Machine, Input, PartitionSnapshot, Retry, Rules, Snapshot,
-    },
+    Delivery, GroupConfig, Position, Receipt, dead_letter,
+    group::{ConsumerId, Effect, Group as Machine, Input, PartitionSnapshot},
 };
 use tokio::sync::{Notify, watch};
 
 use super::{
     progress::{Answer, Progress},
+    state::{DeadLetter, Outbox, State},
     streams::Read,
 };
-
-/// What a seat keeps in memory of messages, bytes; beyond it waits with loading.
-const HELD_BYTES: u64 = 64 << 20;
-
-/// A message that goes to the dead-letter topic.
-pub(super) struct DeadLetter {
-    pub(super) topic: Name,
-    pub(super) message: sinew_engine::bus::Message,
-    pub(super) offset: u64,
-    pub(super) token: u64,
-}
-
-/// What the task shall make durable.
-#[derive(Default)]
-pub(super) struct Outbox {
-    /// Offset and token.
-    pub(super) settled: Vec<(u64, u64)>,
-    pub(super) retries: BTreeMap<u64, Retry>,
-    pub(super) dead: Vec<DeadLetter>,
-}
 
 pub(super) struct Seat {
     pub(super) topic: Name,
@@ -62,85 +40,6 @@ pub(super) struct Seat {
     /// Wakes consumers and those who wait for something to be durable. Shared by the group's seats.
     pub(super) changed: watch::Sender<()>,
     state: Mutex<State>,
-}
-
-pub(super) struct State {
-    config: GroupConfig,
-    version: u64,
-    partitions: usize,
-    pub(super) machine: Option<Machine>,
-    /// Whether the machine may deliver.
-    pub(super) is_held: bool,
-    /// Whether the machine only knows what another node has told.
-    is_standing_by: bool,
-    records: BTreeMap<u64, Record>,
-    record_bytes: u64,
-    pub(super) outbox: Outbox,
-    /// The tokens in the outbox and under way: an ack may be repeated.
-    settling: HashSet<u64>,
-    /// Settled messages in entries that were written and do not count yet, by the entry's number.
-    pub(super) under_way: VecDeque<(u64, Vec<(u64, u64)>)>,
-    /// The group, or its topic, was deleted.
-    pub(super) is_ended: bool,
-}
-
-impl State {
-    fn rules(&self) -> Rules {
-        let mut rules = Rules::from(&self.config);
-        rules.window = (rules.window / self.partitions).max(1);
-        rules
-    }
-
-    /// Whether more messages may be loaded.
-    pub(super) fn has_room(&self) -> bool {
-        let room = self
-            .machine
-            .as_ref()
-            .is_some_and(|machine| machine.room() > 0);
-        room && self.record_bytes < HELD_BYTES
-    }
-
-    fn snapshot(&self, now: Duration) -> PartitionSnapshot {
-        let snapshot = self.machine.as_ref().map(|machine| machine.snapshot(now));
-        let mut partitions = snapshot
-            .map(|snapshot| snapshot.partitions)
-            .unwrap_or_default();
-        partitions.pop().unwrap_or_default()
-    }
-
-    /// Begins with what another node wrote; all deliveries are over.
-    fn rebuild(&mut self, found: PartitionSnapshot, first_token: u64) {
-        let snapshot = Snapshot {
-            partitions: vec![found],
-        };
-        self.machine = Some(Machine::new(self.rules(), snapshot, first_token));
-        self.is_standing_by = false;
-        self.records.clear();
-        self.record_bytes = 0;
-        self.outbox = Outbox::default();
-        self.settling.clear();
-        self.under_way.clear();
-    }
-
-    /// A whole value for the register, with what is on its way.
-    pub(super) fn whole(&self, now: Duration) -> Progress {
-        let mut snapshot = self.snapshot(now);
-        for (_, settled) in &self.under_way {
-            for (offset, _) in settled {
-                snapshot.settle(*offset);
-            }
-        }
-        Progress::whole(&snapshot)
-    }
-
-    /// The outbox as an entry, which is under way from now on.
-    pub(super) fn entry(&mut self, number: u64) -> Progress {
-        let settled = std::mem::take(&mut self.outbox.settled);
-        let retries = std::mem::take(&mut self.outbox.retries);
-        let changes = Progress::changes(&settled, retries);
-        self.under_way.push_back((number, settled));
-        changes
-    }
 }
 
 /// Our machine has one partition.
@@ -181,20 +80,7 @@ impl Seat {
             clock,
             wake: Notify::new(),
             changed,
-            state: Mutex::new(State {
-                config,
-                version,
-                partitions,
-                machine: None,
-                is_held: false,
-                is_standing_by: false,
-                records: BTreeMap::new(),
-                record_bytes: 0,
-                outbox: Outbox::default(),
-                settling: HashSet::new(),
-                under_way: VecDeque::new(),
-                is_ended: false,
-            }),
+            state: Mutex::new(State::new(config, version, partitions)),
         }
     }
 

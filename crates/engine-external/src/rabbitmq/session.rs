@@ -62,8 +62,8 @@ pub(super) struct Session<'a> {
     feed: Option<Reader>,
     /// What was read and did not fit.
     stash: VecDeque<(u64, streams::Read)>,
-    /// When the register was heard of last, or something was written after a pause.
-    heard_at: Instant,
+    /// When an entry of ours came back last, or one was written after a pause.
+    counted_at: Instant,
     /// When the stream was heard of last, or looked at.
     read_at: Instant,
 }
@@ -88,7 +88,7 @@ impl<'a> Session<'a> {
             asked: VecDeque::new(),
             feed: None,
             stash: VecDeque::new(),
-            heard_at: Instant::now(),
+            counted_at: Instant::now(),
             read_at: Instant::now(),
         }
     }
@@ -139,7 +139,19 @@ impl<'a> Session<'a> {
         entry.epoch == self.epoch && entry.by == self.task.writer
     }
 
+    /// Of the entry that is to come back next.
+    fn awaited(&self) -> u64 {
+        self.counted.map_or(0, |number| number + 1)
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.awaited() < self.number
+    }
+
     async fn append(&mut self, body: Progress) -> Result<()> {
+        if !self.is_waiting() {
+            self.counted_at = Instant::now();
+        }
         let number = self.number;
         self.number += 1;
         let entry = Entry {
@@ -169,12 +181,11 @@ impl<'a> Session<'a> {
             };
             let due = timer.map_or(IDLE, |at| at.saturating_sub(now)).min(IDLE);
             let until = Instant::now() + due;
-            let is_waiting = !self.task.seat.lock().under_way.is_empty() || !self.asked.is_empty();
+            let is_waiting = self.is_waiting();
             let is_hungry = self.stash.is_empty();
             let is_reading = is_hungry && self.feed.is_some();
             tokio::select! {
                 heard = self.register.next() => {
-                    self.heard_at = Instant::now();
                     if !within(self.lines, self.heard(heard?)).await? {
                         return Ok(false);
                     }
@@ -192,11 +203,11 @@ impl<'a> Session<'a> {
                 () = self.task.seat.wake.notified() => {}
                 () = time::sleep_until(until) => self.tick(),
                 () = closed(closing) => return Ok(true),
-                () = time::sleep_until(self.heard_at + LOST), if is_waiting => {
+                () = time::sleep_until(self.counted_at + LOST), if is_waiting => {
                     if !self.lines.is_blocked() {
                         return Err(lost());
                     }
-                    self.heard_at = Instant::now();
+                    self.counted_at = Instant::now();
                 }
                 () = time::sleep_until(self.read_at + QUIET), if is_reading => within(self.lines, self.look()).await?,
             }
@@ -213,7 +224,11 @@ impl<'a> Session<'a> {
     async fn heard(&mut self, heard: Heard<Progress, Request>) -> Result<bool> {
         match heard {
             Heard::Entry { tag, entry } if self.is_mine(&entry) => {
-                self.counted = Some(entry.number);
+                // Those that were written before it lie before it, or are lost.
+                if entry.number != self.awaited() {
+                    return Err(lost());
+                }
+                (self.counted, self.counted_at) = (Some(entry.number), Instant::now());
                 self.task.seat.counts(entry.number);
                 if entry.body.is_whole() {
                     let old = std::mem::take(&mut self.tags);
@@ -314,7 +329,7 @@ impl<'a> Session<'a> {
         match entry {
             Some(entry) => {
                 if seat.lock().under_way.len() <= 1 {
-                    self.heard_at = Instant::now();
+                    self.counted_at = Instant::now();
                 }
                 self.append(entry).await
             }

@@ -81,6 +81,7 @@ async fn wrong_addresses_are_told_at_once() {
         ("http://localhost", "begins with amqp"),
         ("amqp://me:hunter2@localhost", "does not belong"),
         ("amqps://localhost", "ca_file"),
+        ("amqps://localhost?tls=off", "says that TLS is on"),
         ("amqp://rabbit.example", "ca_file"),
         ("amqp://localhost?prefetch=1", "no option"),
     ] {

@@ -157,12 +157,6 @@ impl RabbitBus {
                  the system's (/etc/ssl/certs/ca-certificates.crt); on a network that is safe, say tls=off",
             ));
         }
-        if address.tls.is_some() {
-            // As it is built here, the client library would speak in the clear and say nothing of it.
-            return Err(common::address(
-                "TLS to RabbitMQ does not work yet; on a network that is safe, say amqp:// and tls=off",
-            ));
-        }
         Ok(address)
     }
 

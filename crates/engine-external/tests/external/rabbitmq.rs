@@ -4,6 +4,7 @@ mod faults;
 mod nodes;
 mod opening;
 mod suite;
+mod tls;
 
 use std::{
     sync::{

@@ -34,6 +34,7 @@ mod message;
 pub(crate) mod opening;
 mod operation;
 mod options;
+pub(crate) mod salvage;
 mod stage;
 mod state;
 mod tables;

@@ -12,7 +12,7 @@
 //! the log from there on. The log lets go of what nobody holds.
 
 mod hold;
-mod record;
+pub(crate) mod record;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -37,7 +37,10 @@ pub(crate) use self::{
     hold::Hold,
     slot::{Outcome, Pair, Slot, Staging, Unit, UnitAnswer},
 };
-use crate::log::{Entry, OwnedLog, Sequence};
+use crate::{
+    damage::HINT,
+    log::{Entry, OwnedLog, Sequence},
+};
 
 /// Bytes that a record may have: what is staged in a turn ends beyond [`TURN_BYTES`] a face, and one
 /// command more may have been let in.
@@ -265,9 +268,5 @@ fn unavailable(message: &str) -> Error {
 }
 
 fn corrupt(what: String) -> Error {
-    Error::new(
-        Kind::DataLoss,
-        "store.corrupt",
-        format!("{what}; restore a backup"),
-    )
+    Error::new(Kind::DataLoss, "store.corrupt", format!("{what}; {HINT}"))
 }

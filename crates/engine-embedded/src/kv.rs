@@ -27,7 +27,7 @@ mod change;
 mod command;
 mod face;
 mod feed;
-mod index;
+pub(crate) mod index;
 mod leased;
 mod leases;
 mod options;

@@ -6,12 +6,22 @@
 pub mod blob;
 mod bus;
 pub mod cache;
+mod damage;
+mod examine;
+mod inspect;
 mod journal;
 mod kv;
 pub mod log;
+mod repair;
 pub mod storage;
 mod store;
 
-pub use bus::{BusOptions, EmbeddedBus};
+pub use bus::{
+    BusOptions, EmbeddedBus,
+    salvage::{GroupSummary, TopicSummary},
+};
+pub use damage::Damage;
+pub use inspect::{InspectOptions, Inspection, KvState, ShownKey, inspect};
 pub use kv::{EmbeddedKv, Options, SyncFailure};
+pub use repair::{StoreRepaired, repair_store};
 pub use store::{Acknowledged, Committed, Store, StoreOptions, Unit};

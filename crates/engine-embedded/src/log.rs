@@ -49,6 +49,7 @@ mod recovery;
 mod repair;
 mod scan;
 mod segment;
+mod walk;
 mod writer;
 
 use std::{fmt, path::Path, sync::Arc, thread};
@@ -64,7 +65,10 @@ pub use options::Options;
 pub(crate) use owned::{OwnedLog, Releaser};
 pub use reader::Reader;
 pub use recovery::Recovery;
+pub(crate) use repair::write as write_log;
 pub use repair::{Dropped, Repaired, repair};
+pub use walk::SegmentState;
+pub(crate) use walk::{Walked, Whole, walk};
 
 use self::{checkpoint::Slots, pool::Pool, queue::Queue, recovery::Opened, segment::Segments};
 use crate::storage::Storage;

@@ -9,6 +9,7 @@ mod fetch;
 mod folder;
 mod keys;
 mod node;
+pub mod offline;
 mod view;
 
 pub use config::{Config, JwtConfig, ServiceUrl, Sources};

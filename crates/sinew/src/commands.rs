@@ -1,6 +1,8 @@
 //! One file per subcommand.
 
 pub(crate) mod backup;
+pub(crate) mod inspect;
+pub(crate) mod repair;
 pub(crate) mod restore;
 pub(crate) mod routes;
 pub(crate) mod run_child;

@@ -17,7 +17,7 @@ pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
         code if code.starts_with("config.") => 2,
         "gateway.config_invalid" | "gateway.routes_invalid" | "gateway.access_log" => 2,
         "node.port_taken" => 3,
-        "node.data_locked" => 4,
+        "node.data_locked" | "kv.locked" | "bus.locked" => 4,
         "node.unreachable" => 5,
         _ if error.kind() == Kind::Internal => 70,
         _ => 1,

@@ -42,6 +42,10 @@ enum Command {
     Backup(commands::backup::Args),
     /// Bring backups back into a new data folder or an empty engine.
     Restore(commands::restore::Args),
+    /// Show what lies in the data folder of a node that does not run.
+    Inspect(commands::inspect::Args),
+    /// Save what is whole of a damaged data folder, and say what is not.
+    Repair(commands::repair::Args),
     /// Run one service of the shop in this process.
     #[command(hide = true)]
     Shop(commands::shop::Args),
@@ -59,6 +63,8 @@ fn main() -> ExitCode {
         Command::Status(args) => commands::status::run(&args),
         Command::Backup(args) => commands::backup::run(&args),
         Command::Restore(args) => commands::restore::run(&args),
+        Command::Inspect(args) => commands::inspect::run(&args),
+        Command::Repair(args) => commands::repair::run(&args),
         Command::Shop(args) => Ok(commands::shop::run(&args)),
         Command::RunChild(args) => Ok(commands::run_child::run(args)),
     };

@@ -5,7 +5,10 @@ use std::{io, path::Path, time::Duration};
 
 use sinew_core::{Error, Kind, Retry};
 
-use crate::log::FailedSync;
+use crate::{
+    damage::{Damage, HINT, Place},
+    log::FailedSync,
+};
 
 pub(super) fn closed() -> Error {
     Error::new(Kind::Unavailable, "bus.closed", "the bus is closed").with_retry(Retry::No)
@@ -29,16 +32,9 @@ pub(super) fn deadline() -> Error {
 }
 
 pub(super) fn corrupt(path: &Path, offset: u64, what: &str) -> Error {
-    let name = path
-        .file_name()
-        .unwrap_or(path.as_os_str())
-        .to_string_lossy();
-    Error::new(
-        Kind::DataLoss,
-        "bus.corrupt",
-        format!("a topic is damaged in {name} at byte {offset}: {what}; restore a backup"),
-    )
-    .with_context(format!("file {}", path.display()))
+    let damage = Damage::new(path, offset, what);
+    let message = format!("a topic is damaged in {}", damage.brief());
+    Error::new(Kind::DataLoss, "bus.corrupt", message).with_source(Place(damage))
 }
 
 /// The tables or the log say what cannot be.
@@ -46,7 +42,7 @@ pub(super) fn malformed(what: &str) -> Error {
     Error::new(
         Kind::DataLoss,
         "bus.corrupt",
-        format!("the bus is damaged: {what}; restore a backup"),
+        format!("the bus is damaged: {what}; {HINT}"),
     )
 }
 

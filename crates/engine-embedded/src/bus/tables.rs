@@ -9,14 +9,14 @@
 //! these are small.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map},
     io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use redb::{
     Builder, Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, StorageBackend,
     TableDefinition,
@@ -35,7 +35,7 @@ use crate::{
     storage::{self, Storage},
 };
 
-const FILE: &str = "bus.redb";
+pub(super) const FILE: &str = "bus.redb";
 const UNFINISHED: &str = "bus.redb.tmp";
 /// The format that this code writes and reads.
 const VERSION: u64 = 1;
@@ -206,9 +206,8 @@ impl Tables {
         };
         let mut builder = Builder::new();
         builder.set_cache_size(self.cache_bytes);
-        builder
-            .create_with_backend(backend)
-            .map_err(|error| self.failed("opening", redb::Error::from(error)))
+        let opened = caught(path, || builder.create_with_backend(backend))?;
+        opened.map_err(|error| self.failed("opening", redb::Error::from(error)))
     }
 
     fn check_version(&self) -> Result<()> {
@@ -241,8 +240,11 @@ impl Tables {
 
     fn failed(&self, doing: &str, error: redb::Error) -> Error {
         match error {
+            redb::Error::Io(cause) if is_damage(&cause) => {
+                fault::corrupt(&self.path, 0, &cause.to_string())
+            }
             redb::Error::Io(cause) => fault::io(doing, &self.path, cause),
-            redb::Error::Corrupted(what) => fault::malformed(&format!("its tables: {what}")),
+            redb::Error::Corrupted(what) => fault::corrupt(&self.path, 0, &what),
             error => fault::unavailable(&format!("{doing} the tables of the bus failed"))
                 .with_source(error),
         }
@@ -250,23 +252,7 @@ impl Tables {
 
     /// Everything but ids and the schedule; counts the opening.
     pub(super) fn load(&self) -> Result<Found> {
-        let rows = self.read(load)?;
-        let mut found = Found {
-            next: rows.next,
-            epoch: rows.epoch + 1,
-            last_id: rows.last_id,
-            segments: rows.segments,
-            ..Found::default()
-        };
-        let malformed = |_| fault::malformed("a row of its tables");
-        for (topic, row) in rows.topics {
-            let row = take_topic(&mut Take(&row)).map_err(malformed)?;
-            found.topics.push((topic, row));
-        }
-        for (topic, group, row) in rows.groups {
-            let row = take_group(&mut Take(&row)).map_err(malformed)?;
-            found.groups.push((topic, group, row));
-        }
+        let found = found(caught(&self.path, || self.read(load))??)?;
         let epoch = found.epoch;
         self.write(|write| {
             write.open_table(META)?.insert(EPOCH_KEY, epoch)?;
@@ -339,6 +325,26 @@ impl View {
         }
         Ok(())
     }
+}
+
+fn found(rows: Rows) -> Result<Found> {
+    let mut found = Found {
+        next: rows.next,
+        epoch: rows.epoch + 1,
+        last_id: rows.last_id,
+        segments: rows.segments,
+        ..Found::default()
+    };
+    let malformed = |_| fault::malformed("a row of its tables");
+    for (topic, row) in rows.topics {
+        let row = take_topic(&mut Take(&row)).map_err(malformed)?;
+        found.topics.push((topic, row));
+    }
+    for (topic, group, row) in rows.groups {
+        let row = take_group(&mut Take(&row)).map_err(malformed)?;
+        found.groups.push((topic, group, row));
+    }
+    Ok(found)
 }
 
 fn unreadable(error: redb::StorageError) -> Error {
@@ -561,6 +567,138 @@ fn take_group(take: &mut Take<'_>) -> Result<GroupRow, Malformed> {
         config: config::take_group(take)?,
         snapshot: config::take_snapshot(take)?,
     })
+}
+
+/// Reads tables that may be damaged, to the last page, and changes nothing.
+pub(super) fn look(storage: &Arc<dyn Storage>, folder: &Path) -> Result<Found> {
+    let path = folder.join(FILE);
+    let file = storage.open(&path).map_err(|cause| match cause.kind() {
+        io::ErrorKind::NotFound => fault::corrupt(&path, 0, "the file is missing"),
+        _ => fault::io("opening", &path, cause),
+    })?;
+    let overlay = Overlay::new(file).map_err(|cause| fault::io("reading", &path, cause))?;
+    let rows = caught(&path, || {
+        let mut database = Builder::new()
+            .set_cache_size(8 << 20)
+            .create_with_backend(overlay)
+            .map_err(redb::Error::from)?;
+        if !database.check_integrity().map_err(redb::Error::from)? {
+            return Err(redb::Error::Corrupted(
+                "its pages contradict each other".to_owned(),
+            ));
+        }
+        load(&database)
+    })?;
+    let rows = rows.map_err(|error| match error {
+        redb::Error::Io(cause) if !is_damage(&cause) => fault::io("reading", &path, cause),
+        error => fault::corrupt(&path, 0, &format!("the tables cannot be read ({error})")),
+    })?;
+    found(rows)
+}
+
+/// What the disk answered was not what was written.
+fn is_damage(cause: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, UnexpectedEof};
+    matches!(cause.kind(), InvalidData | UnexpectedEof)
+}
+
+/// redb panics over some of what a damaged file says.
+fn caught<T>(path: &Path, work: impl FnOnce() -> T) -> Result<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+        .map_err(|_| fault::corrupt(path, 0, "the tables contradict themselves"))
+}
+
+/// A file as redb would have it, which stays as it is.
+#[derive(Debug)]
+struct Overlay {
+    file: Arc<dyn storage::File>,
+    changed: Mutex<Changed>,
+}
+
+#[derive(Debug, Default)]
+struct Changed {
+    length: u64,
+    pages: HashMap<u64, Vec<u8>>,
+}
+
+impl Overlay {
+    const PAGE: u64 = 4096;
+
+    fn new(file: Arc<dyn storage::File>) -> io::Result<Self> {
+        let length = file.len()?;
+        let changed = Mutex::new(Changed {
+            length,
+            ..Changed::default()
+        });
+        Ok(Self { file, changed })
+    }
+
+    /// What of each page lies in a range: the page, and from where to where in it.
+    fn pieces(offset: u64, length: usize) -> impl Iterator<Item = (u64, std::ops::Range<usize>)> {
+        let end = offset + length as u64;
+        let mut at = offset;
+        std::iter::from_fn(move || {
+            let page = at / Self::PAGE;
+            let until = end.min((page + 1) * Self::PAGE);
+            let inside = |place: u64| storage::to_usize(place - page * Self::PAGE);
+            let piece = (at < end).then(|| (page, inside(at)..inside(until)));
+            at = until;
+            piece
+        })
+    }
+
+    fn original(&self, page: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; storage::to_usize(Self::PAGE)];
+        self.file.read_at(&mut bytes, page * Self::PAGE)?;
+        Ok(bytes)
+    }
+}
+
+impl StorageBackend for Overlay {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.changed.lock().length)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let changed = self.changed.lock();
+        if offset + out.len() as u64 > changed.length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut done = 0;
+        for (page, range) in Self::pieces(offset, out.len()) {
+            let to = &mut out[done..done + range.len()];
+            done += range.len();
+            match changed.pages.get(&page) {
+                Some(bytes) => to.copy_from_slice(&bytes[range]),
+                None => to.copy_from_slice(&self.original(page)?[range]),
+            }
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.changed.lock().length = length;
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut changed = self.changed.lock();
+        let mut done = 0;
+        for (page, range) in Self::pieces(offset, data.len()) {
+            let from = &data[done..done + range.len()];
+            done += range.len();
+            let bytes = match changed.pages.entry(page) {
+                hash_map::Entry::Occupied(known) => known.into_mut(),
+                hash_map::Entry::Vacant(unknown) => unknown.insert(self.original(page)?),
+            };
+            bytes[range].copy_from_slice(from);
+        }
+        Ok(())
+    }
 }
 
 /// redb's file on the file layer, so that tests can take its power.

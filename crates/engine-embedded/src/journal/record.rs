@@ -15,7 +15,7 @@ use crate::log::Sequence;
 
 const VERSION: u8 = 1;
 
-pub(super) fn begin() -> Vec<u8> {
+pub(crate) fn begin() -> Vec<u8> {
     vec![VERSION]
 }
 
@@ -30,7 +30,7 @@ pub(super) fn put(record: &mut Vec<u8>, tag: u8, part: &[u8]) -> std::ops::Range
 }
 
 /// The parts of a record. They do not share memory with it.
-pub(super) fn parts(
+pub(crate) fn parts(
     record: &Bytes,
     sequence: Sequence,
 ) -> impl Iterator<Item = Result<(u8, Bytes)>> + use<> {
@@ -61,7 +61,7 @@ fn part(rest: &mut Bytes) -> Option<(u8, Bytes)> {
     Some((tag, Bytes::copy_from_slice(&rest.split_to(length))))
 }
 
-pub(super) fn unknown_part(tag: u8, sequence: Sequence) -> Error {
+pub(crate) fn unknown_part(tag: u8, sequence: Sequence) -> Error {
     newer_format(format!("a part with tag {tag}"), sequence)
 }
 

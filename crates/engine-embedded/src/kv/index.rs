@@ -31,6 +31,7 @@ mod manifest;
 mod page;
 mod retained;
 mod run;
+pub(crate) mod salvage;
 mod source;
 mod upgrade;
 

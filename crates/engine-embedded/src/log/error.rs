@@ -5,22 +5,13 @@ use std::{io, path::Path, time::Duration};
 use sinew_core::{Error, Kind, Retry};
 
 use super::Sequence;
+use crate::damage::{Damage, Place};
 
 /// Something that was durable once is not whole any more.
 pub(super) fn corrupt(path: &Path, offset: u64, what: &str) -> Error {
-    let name = path
-        .file_name()
-        .unwrap_or(path.as_os_str())
-        .to_string_lossy();
-    Error::new(
-        Kind::DataLoss,
-        "log.corrupt",
-        format!(
-            "the log is damaged in {name} at byte {offset}: {what}; `sinew repair` copies what is \
-             provably whole and says what is not"
-        ),
-    )
-    .with_context(format!("file {}", path.display()))
+    let damage = Damage::new(path, offset, what);
+    let message = format!("the log is damaged in {}", damage.brief());
+    Error::new(Kind::DataLoss, "log.corrupt", message).with_source(Place(damage))
 }
 
 /// No room for more records; comes and goes with the room.

@@ -13,7 +13,7 @@ use sinew_engine::kv::{Revision, Span};
 
 use super::{
     Frozen, Index, Layer, Opened, Progress, Sources, State, Stored, View,
-    failure::{StoreError, corrupt},
+    failure::{StoreError, damaged},
     history::{self, HistoryFile},
     manifest::{self, Manifest},
     retained::Retained,
@@ -64,7 +64,11 @@ pub(super) fn open(
     hold: Hold,
 ) -> Stored<Opened> {
     let Some((manifest, leased)) = manifest::read(&**storage, folder)? else {
-        return Err(corrupt("the store has no manifest").at(&folder.join(manifest::NAME)));
+        return Err(damaged(
+            &folder.join(manifest::NAME),
+            0,
+            "the manifest is missing",
+        ));
     };
     remove_strangers(&**storage, folder, &manifest)?;
     let budget = Arc::new(PageBudget::new(options.cache_bytes));

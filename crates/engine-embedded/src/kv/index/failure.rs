@@ -4,24 +4,38 @@ use std::{io, path::Path};
 
 use sinew_core::{Error, Kind};
 
-use crate::kv::{change::Malformed, unavailable};
+use crate::{
+    damage::{Damage, HINT, Place},
+    kv::{change::Malformed, unavailable},
+};
 
 /// The files failed, not the request. Kinds: Unavailable, ResourceExhausted, DataLoss.
 #[derive(Debug)]
 pub(in crate::kv) struct StoreError(pub(in crate::kv) Error);
 
-impl StoreError {
-    pub(super) fn at(self, path: &Path) -> Self {
-        Self(self.0.with_context(format!("file {}", path.display())))
-    }
+/// What is wrong at a place of a file.
+pub(super) fn damaged(path: &Path, offset: u64, what: &str) -> StoreError {
+    let damage = Damage::new(path, offset, what);
+    let message = format!("the store is damaged in {}", damage.brief());
+    let error = Error::new(Kind::DataLoss, "kv.corrupt", message);
+    StoreError(error.with_source(Place(damage)))
 }
 
 pub(in crate::kv) fn corrupt(message: &str) -> StoreError {
     StoreError(Error::new(
         Kind::DataLoss,
         "kv.corrupt",
-        format!("{message}; restore a backup"),
+        format!("{message}; {HINT}"),
     ))
+}
+
+/// Reading at a place of a file failed: one that is too short is damaged.
+pub(super) fn unread(path: &Path, offset: u64) -> impl Fn(io::Error) -> StoreError {
+    move |error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => damaged(path, offset, "the file is too short"),
+        io::ErrorKind::NotFound => damaged(path, 0, "the file is missing"),
+        _ => StoreError::from(error),
+    }
 }
 
 impl From<io::Error> for StoreError {

@@ -20,7 +20,10 @@ use std::{
 use bytes::{Buf, BufMut, Bytes};
 use sinew_engine::kv::Revision;
 
-use super::{Stored, failure::corrupt};
+use super::{
+    Stored,
+    failure::{damaged, unread},
+};
 use crate::{
     kv::change::Commit,
     storage::{File, Storage, read_exact_at},
@@ -42,7 +45,8 @@ pub(super) struct HistoryFile {
     /// Where each commit begins, and where the last ends.
     offsets: Vec<u32>,
     file: Arc<dyn File>,
-    path: PathBuf,
+    pub(super) path: PathBuf,
+    pub(super) bytes: u64,
     storage: Arc<dyn Storage>,
     is_obsolete: AtomicBool,
 }
@@ -98,12 +102,15 @@ pub(super) fn write(
 impl HistoryFile {
     pub(super) fn open(storage: &Arc<dyn Storage>, folder: &Path, number: u64) -> Stored<Self> {
         let path = folder.join(file_name(number));
-        let broken = || corrupt("a file of the store's history is damaged").at(&path);
-        let file = storage.open(&path)?;
+        let file = storage.open(&path).map_err(unread(&path, 0))?;
         let bytes = file.len()?;
+        let broken = || {
+            let at = bytes.saturating_sub(FOOTER as u64);
+            damaged(&path, at, "the footer does not match its checksum")
+        };
         let mut footer = [0; FOOTER];
         let footer_at = bytes.checked_sub(FOOTER as u64).ok_or_else(broken)?;
-        read_exact_at(&*file, &mut footer, footer_at)?;
+        read_exact_at(&*file, &mut footer, footer_at).map_err(unread(&path, footer_at))?;
         let mut fields = &footer[..];
         if fields.get_u64_le() != MAGIC {
             return Err(broken());
@@ -113,7 +120,7 @@ impl HistoryFile {
         let index_at = footer_at
             .checked_sub(index.len() as u64)
             .ok_or_else(broken)?;
-        read_exact_at(&*file, &mut index, index_at)?;
+        read_exact_at(&*file, &mut index, index_at).map_err(unread(&path, index_at))?;
         let checksum = crc32c::crc32c_append(crc32c::crc32c(&index), &footer[..FOOTER - 4]);
         if checksum != fields.get_u32_le() {
             return Err(broken());
@@ -125,6 +132,7 @@ impl HistoryFile {
             offsets: offsets.collect(),
             file,
             path: path.clone(),
+            bytes,
             storage: Arc::clone(storage),
             is_obsolete: AtomicBool::new(false),
         })
@@ -156,13 +164,15 @@ impl HistoryFile {
         }
         let start = self.offsets[from];
         let mut bytes = vec![0; (self.offsets[until] - start) as usize];
-        read_exact_at(&*self.file, &mut bytes, u64::from(start))?;
+        read_exact_at(&*self.file, &mut bytes, u64::from(start))
+            .map_err(unread(&self.path, u64::from(start)))?;
         let bytes = Bytes::from(bytes);
         for pair in self.offsets[from..=until].windows(2) {
             let mut commit = bytes.slice((pair[0] - start) as usize..(pair[1] - start) as usize);
             let checksum = commit.try_get_u32_le().unwrap_or_default();
             if crc32c::crc32c(&commit) != checksum || commit.len() < 8 {
-                return Err(corrupt("a commit of the store's history is damaged").at(&self.path));
+                let what = "a commit of the history does not match its checksum";
+                return Err(damaged(&self.path, u64::from(pair[0]), what));
             }
             to.push(Commit {
                 revision: commit.get_u64_le(),

@@ -17,7 +17,7 @@ use std::{io, path::Path};
 use bytes::{Buf, BufMut, Bytes};
 use sinew_engine::kv::Revision;
 
-use super::{Stored, failure::corrupt};
+use super::{Stored, failure::damaged};
 use crate::{
     kv::{SyncFailure, change::Malformed, leased::Leased},
     log::Sequence,
@@ -57,12 +57,16 @@ pub(super) fn read(storage: &dyn Storage, folder: &Path) -> Stored<Option<(Manif
         .split_last_chunk::<4>()
         .filter(|(content, checksum)| crc32c::crc32c(content).to_le_bytes() == **checksum);
     let Some((content, _)) = content else {
-        return Err(corrupt("the store's manifest is damaged").at(&path));
+        return Err(damaged(
+            &path,
+            0,
+            "the manifest does not match its checksum",
+        ));
     };
     let decoded = decode(Bytes::copy_from_slice(content));
     decoded
         .map(Some)
-        .map_err(|_| corrupt("the store's manifest is damaged").at(&path))
+        .map_err(|_| damaged(&path, 0, "the manifest is malformed"))
 }
 
 /// Replaces the manifest. The files that it names are durable, but for their names.

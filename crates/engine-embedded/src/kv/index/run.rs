@@ -18,6 +18,7 @@
 
 mod block;
 mod cursor;
+mod through;
 mod writer;
 
 use std::{
@@ -34,8 +35,16 @@ use parking_lot::Mutex;
 use sinew_engine::kv::{Entry, Revision};
 
 use self::block::{Block, View};
-pub(super) use self::{cursor::Cursor, writer::RunWriter};
-use super::{Stored, failure::corrupt, filter::Filter};
+pub(super) use self::{
+    cursor::Cursor,
+    through::{Notes, Through},
+    writer::RunWriter,
+};
+use super::{
+    Stored,
+    failure::{damaged, unread},
+    filter::Filter,
+};
 use crate::{
     kv::change::Malformed,
     storage::{File, Storage, read_exact_at, to_usize},
@@ -43,6 +52,7 @@ use crate::{
 
 const MAGIC: u64 = u64::from_le_bytes(*b"sinewrun");
 const FOOTER: usize = 8 + 8 + 12 + 12 + 4 + 4;
+const BROKEN_BLOCK: &str = "a block does not match its checksum";
 
 /// The memory for index pages, shared by all runs.
 #[derive(Debug)]
@@ -100,28 +110,47 @@ impl Run {
         number: u64,
         budget: &Arc<PageBudget>,
     ) -> Stored<Self> {
+        let (run, broken_filter) = Self::open_without_filter(storage, folder, number, budget)?;
+        match broken_filter {
+            None => Ok(run),
+            Some(at) => Err(damaged(
+                &run.path,
+                at,
+                "the filter does not match its checksum",
+            )),
+        }
+    }
+
+    /// The same, but that the filter may be broken: then its place is told, and the run can only be
+    /// walked through.
+    pub(super) fn open_without_filter(
+        storage: &Arc<dyn Storage>,
+        folder: &Path,
+        number: u64,
+        budget: &Arc<PageBudget>,
+    ) -> Stored<(Self, Option<u64>)> {
         let path = folder.join(file_name(number));
-        let file = storage.open(&path)?;
+        let file = storage.open(&path).map_err(unread(&path, 0))?;
         let bytes = file.len()?;
-        let broken = || corrupt(&format!("{} is damaged", path.display()));
         let mut footer = [0; FOOTER];
-        let footer_at = bytes.checked_sub(FOOTER as u64).ok_or_else(broken)?;
-        read_exact_at(&*file, &mut footer, footer_at)?;
+        let footer_at = bytes
+            .checked_sub(FOOTER as u64)
+            .ok_or_else(|| damaged(&path, bytes, "the file is too short"))?;
+        read_exact_at(&*file, &mut footer, footer_at).map_err(unread(&path, footer_at))?;
         let (mut fields, checksum) = footer.split_at(FOOTER - 4);
         if crc32c::crc32c(fields).to_le_bytes() != checksum || fields.get_u64_le() != MAGIC {
-            return Err(broken());
+            let what = "the footer does not match its checksum";
+            return Err(damaged(&path, footer_at, what));
         }
         let versions = fields.get_u64_le();
         let (root_at, root_length) = (fields.get_u64_le(), fields.get_u32_le());
         let (filter_at, filter_length) = (fields.get_u64_le(), fields.get_u32_le());
         let mut filter = vec![0; filter_length as usize];
-        read_exact_at(&*file, &mut filter, filter_at)?;
-        if crc32c::crc32c(&filter) != fields.get_u32_le() {
-            return Err(broken());
-        }
-        let root = read_block(&*file, root_at, root_length).map_err(|error| error.at(&path))?;
+        read_exact_at(&*file, &mut filter, filter_at).map_err(unread(&path, filter_at))?;
+        let is_whole = crc32c::crc32c(&filter) == fields.get_u32_le();
+        let root = read_block(&*file, &path, root_at, root_length)?;
         let pages = std::iter::repeat_with(Page::default).take(root.view().len());
-        Ok(Self {
+        let run = Self {
             number,
             bytes,
             versions,
@@ -134,7 +163,8 @@ impl Run {
             budget: Arc::clone(budget),
             storage: Arc::clone(storage),
             is_obsolete: AtomicBool::new(false),
-        })
+        };
+        Ok((run, (!is_whole).then_some(filter_at)))
     }
 
     /// It is not part of the store any more: the file goes once nobody reads it.
@@ -182,8 +212,9 @@ impl Run {
         let (offset, length) = page.item(index)?.child()?;
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.resize(length as usize, 0);
-            read_exact_at(&*self.file, scratch, offset)?;
-            let view = View::checked(scratch).map_err(|error| error.at(&self.path))?;
+            read_exact_at(&*self.file, scratch, offset).map_err(unread(&self.path, offset))?;
+            let view =
+                View::checked(scratch).ok_or_else(|| damaged(&self.path, offset, BROKEN_BLOCK))?;
             let index = view.lower_bound(key, at)?;
             let item = view.item(index)?;
             let known = (item.key == key).then(|| found(item)).transpose()?;
@@ -238,14 +269,14 @@ impl Run {
     }
 
     fn read(&self, offset: u64, length: u32) -> Stored<Block> {
-        read_block(&*self.file, offset, length).map_err(|error| error.at(&self.path))
+        read_block(&*self.file, &self.path, offset, length)
     }
 }
 
-fn read_block(file: &dyn File, offset: u64, length: u32) -> Stored<Block> {
+fn read_block(file: &dyn File, path: &Path, offset: u64, length: u32) -> Stored<Block> {
     let mut bytes = vec![0; length as usize];
-    read_exact_at(file, &mut bytes, offset)?;
-    Block::new(Bytes::from(bytes))
+    read_exact_at(file, &mut bytes, offset).map_err(unread(path, offset))?;
+    Block::new(Bytes::from(bytes)).ok_or_else(|| damaged(path, offset, BROKEN_BLOCK))
 }
 
 impl Drop for Run {

@@ -10,7 +10,7 @@ use sinew_engine::kv::Key;
 
 use super::{
     FOLDER, Stored,
-    failure::{StoreError, corrupt},
+    failure::{StoreError, corrupt, damaged},
     manifest::{self, Manifest},
     run::RunWriter,
 };
@@ -25,25 +25,34 @@ use crate::{
 };
 
 /// Raise it with every change that an older Sinew would misread.
-const FORMAT: u64 = 2;
+pub(super) const FORMAT: u64 = 2;
 const FILE_1: &str = "store.redb";
+
+/// The data has a format of a later version.
+pub(super) fn newer(found: u64) -> StoreError {
+    StoreError(Error::new(
+        Kind::FailedPrecondition,
+        "kv.format_newer",
+        format!(
+            "the data was written by a newer Sinew (format {found}, this one reads up to \
+             {FORMAT}); run that version"
+        ),
+    ))
+}
 
 /// Makes what a store needs, or brings the files of an older format to this one. Safe at every
 /// moment: the format's number is the last thing that changes, and until then the old files are all
 /// that counts.
 pub(super) fn prepare(storage: &Arc<dyn Storage>, dir: &Path, options: &Options) -> Stored<()> {
     let old = dir.join(FILE_1);
-    match read(&**storage, dir)? {
+    match format(&**storage, dir)? {
         Some(FORMAT) => return remove_old(&**storage, dir),
         Some(newer) if newer > FORMAT => {
-            return Err(StoreError(Error::new(
-                Kind::FailedPrecondition,
-                "kv.format_newer",
-                format!(
-                    "the data was written by a newer Sinew (format {newer}, this one reads up to \
-                     {FORMAT}); run that version"
-                ),
-            )));
+            return Err(self::newer(newer));
+        }
+        // The number is there before the log is: without it, and with a log, it was lost.
+        None if has_log(&**storage, dir) => {
+            return Err(damaged(&dir.join("format"), 0, "the file is missing"));
         }
         _ => {}
     }
@@ -69,6 +78,12 @@ pub(super) fn prepare(storage: &Arc<dyn Storage>, dir: &Path, options: &Options)
     manifest::write(&**storage, &folder, &manifest, &leased, sync_failure)?;
     set(&**storage, dir)?;
     remove_old(&**storage, dir)
+}
+
+fn has_log(storage: &dyn Storage, dir: &Path) -> bool {
+    // No folder, no log.
+    let names = storage.list(&dir.join("log")).unwrap_or_default();
+    names.iter().any(|name| name.ends_with(".log"))
 }
 
 /// Removes what format 1 has left.
@@ -191,7 +206,7 @@ fn exists(storage: &dyn Storage, path: &Path) -> Stored<bool> {
 }
 
 /// Says that the folder is of today's format.
-fn set(storage: &dyn Storage, dir: &Path) -> Stored<()> {
+pub(super) fn set(storage: &dyn Storage, dir: &Path) -> Stored<()> {
     // Whole or not at all, also when the power goes.
     let draft = dir.join("format.new");
     if exists(storage, &draft)? {
@@ -204,7 +219,8 @@ fn set(storage: &dyn Storage, dir: &Path) -> Stored<()> {
     Ok(storage.sync_dir(dir)?)
 }
 
-fn read(storage: &dyn Storage, dir: &Path) -> Stored<Option<u64>> {
+/// The number of the format; nothing when the folder has none.
+pub(super) fn format(storage: &dyn Storage, dir: &Path) -> Stored<Option<u64>> {
     let file = match storage.open(&dir.join("format")) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -217,5 +233,5 @@ fn read(storage: &dyn Storage, dir: &Path) -> Stored<Option<u64>> {
         .and_then(|text| text.trim().parse().ok());
     number
         .map(Some)
-        .ok_or_else(|| corrupt("the format file does not hold a number"))
+        .ok_or_else(|| damaged(&dir.join("format"), 0, "it does not hold a number"))
 }

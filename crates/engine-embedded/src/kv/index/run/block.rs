@@ -3,7 +3,7 @@ use sinew_engine::kv::{Entry, Key, Revision};
 
 use crate::kv::{
     change::{self, Malformed},
-    index::{Stored, failure::corrupt, source::Value},
+    index::source::Value,
 };
 
 /// A block in memory, whose checksum was right.
@@ -11,9 +11,10 @@ use crate::kv::{
 pub(super) struct Block(Bytes);
 
 impl Block {
-    pub(super) fn new(bytes: Bytes) -> Stored<Self> {
+    /// Nothing when it does not match its checksum.
+    pub(super) fn new(bytes: Bytes) -> Option<Self> {
         View::checked(&bytes)?;
-        Ok(Self(bytes))
+        Some(Self(bytes))
     }
 
     pub(super) fn view(&self) -> View<'_> {
@@ -41,14 +42,12 @@ pub(super) struct Item<'b> {
 }
 
 impl<'b> View<'b> {
-    pub(super) fn checked(block: &'b [u8]) -> Stored<Self> {
+    /// Nothing when it does not match its checksum.
+    pub(super) fn checked(block: &'b [u8]) -> Option<Self> {
         let whole = block.split_last_chunk::<4>().filter(|(content, checksum)| {
             content.len() >= 4 && crc32c::crc32c(content).to_le_bytes() == **checksum
         });
-        if whole.is_none() {
-            return Err(corrupt("a block of the store is damaged"));
-        }
-        Ok(Self::of(block))
+        whole.map(|_| Self::of(block))
     }
 
     /// Of a block that was checked before.

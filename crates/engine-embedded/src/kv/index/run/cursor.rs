@@ -3,8 +3,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sinew_engine::kv::{Key, Revision};
 
-use super::{Block, Run, Stored, part_of, read_exact_at};
-use crate::kv::index::source::{Source, Value};
+use super::{BROKEN_BLOCK, Block, Run, Stored, part_of, read_exact_at};
+use crate::kv::index::{
+    failure::{damaged, unread},
+    source::{Source, Value},
+};
 
 /// Walks through a run.
 pub(in crate::kv::index) struct Cursor {
@@ -143,7 +146,7 @@ impl Window {
         let end = offset + length as u64;
         if offset < self.offset || end > self.offset + self.bytes.len() as u64 {
             let mut bytes = vec![0; part_of(run.bytes, offset, self.ahead.max(length))];
-            read_exact_at(&*run.file, &mut bytes, offset)?;
+            read_exact_at(&*run.file, &mut bytes, offset).map_err(unread(&run.path, offset))?;
             *self = Self {
                 ahead: self.ahead,
                 offset,
@@ -152,6 +155,6 @@ impl Window {
         }
         let from = part_of(offset, self.offset, usize::MAX);
         let bytes = self.bytes.slice(from..from + length);
-        Block::new(bytes).map_err(|error| error.at(&run.path))
+        Block::new(bytes).ok_or_else(|| damaged(&run.path, offset, BROKEN_BLOCK))
     }
 }

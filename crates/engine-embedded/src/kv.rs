@@ -9,13 +9,14 @@ use sinew_core::{Clock, Error, Kind, Result};
 use sinew_engine::kv::{
     Capability, Condition, Entry, Kv, LeaseId, Limits, Outcome, Page, Revision, Span, Watch, Write,
 };
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::{
     journal::{Journal, Opening, Slot},
     log::OwnedLog,
     storage::Storage,
 };
+pub(crate) use command::weight;
 use command::{Answer, Command, Request};
 pub(crate) use face::{KvFace, refusal};
 use feed::{EmbeddedWatch, Feed};
@@ -62,6 +63,30 @@ pub struct EmbeddedKv {
     options: Options,
     /// What it runs on; nothing when it is a face of a store.
     journal: Option<Journal>,
+}
+
+/// What an [`EmbeddedKv`] holds in memory, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KvMemory {
+    /// What it should stay within.
+    pub budget: usize,
+    /// What is not in files yet.
+    pub layers: usize,
+    /// Pages of the index.
+    pub pages: usize,
+    /// What leads to the pages, and tells that a key is not there: 10 bits a key.
+    pub filters: usize,
+    /// The newest history; it is shared with the layers as long as those hold it.
+    pub recent: usize,
+    /// What waits to be written, or is being written.
+    pub queued: usize,
+}
+
+impl KvMemory {
+    /// All of it.
+    pub fn used(&self) -> usize {
+        self.layers + self.pages + self.filters + self.recent + self.queued
+    }
 }
 
 /// What readers, watchers and the commit thread see.
@@ -131,9 +156,7 @@ impl EmbeddedKv {
         let (answer, answered) = Answer::new();
         let command = async {
             self.wait_for_room().await?;
-            let bytes = u32::try_from(bytes.min(self.options.queue_bytes)).unwrap_or(u32::MAX);
-            let budget = self.budget.clone().acquire_many_owned(bytes);
-            let budget = budget.await.map_err(|_| closed())?;
+            let budget = self.room(bytes).await?;
             let slot = self.commands.reserve().await.map_err(|_| closed())?;
             slot.send(Command {
                 request: request(answer),
@@ -154,6 +177,29 @@ impl EmbeddedKv {
                 "kv.deadline",
                 "the disk has not answered in time; the transaction may or may not be written",
             )),
+        }
+    }
+
+    /// Room in the queue for what takes so many bytes.
+    pub(crate) async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
+        let bytes = u32::try_from(bytes.min(self.options.queue_bytes)).unwrap_or(u32::MAX);
+        let room = self.budget.clone().acquire_many_owned(bytes);
+        room.await.map_err(|_| closed())
+    }
+
+    /// What it holds in memory now.
+    pub fn memory(&self) -> KvMemory {
+        let (layers, pages, filters) = self.shared.state.memory();
+        KvMemory {
+            budget: self.options.memory,
+            layers,
+            pages,
+            filters,
+            recent: self.shared.feed.bytes(),
+            queued: self
+                .options
+                .queue_bytes
+                .saturating_sub(self.budget.available_permits()),
         }
     }
 
@@ -369,7 +415,7 @@ impl Kv for EmbeddedKv {
     }
 }
 
-fn overloaded() -> Error {
+pub(crate) fn overloaded() -> Error {
     Error::new(
         Kind::ResourceExhausted,
         "kv.overloaded",

@@ -22,6 +22,6 @@ pub use bus::{
 };
 pub use damage::Damage;
 pub use inspect::{InspectOptions, Inspection, KvState, ShownKey, inspect};
-pub use kv::{EmbeddedKv, Options, SyncFailure};
+pub use kv::{EmbeddedKv, KvMemory, Options, SyncFailure};
 pub use repair::{StoreRepaired, repair_store};
 pub use store::{Acknowledged, Committed, Store, StoreOptions, Unit};

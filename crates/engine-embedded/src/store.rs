@@ -35,6 +35,18 @@ pub struct StoreOptions {
     pub bus: BusOptions,
 }
 
+impl StoreOptions {
+    /// Divides a budget, bytes: five eighths are for the keys, the rest for messages.
+    #[must_use]
+    pub fn with_memory(self, bytes: usize) -> Self {
+        let kv = bytes / 8 * 5;
+        Self {
+            kv: self.kv.with_memory(kv),
+            bus: self.bus.with_memory(bytes - kv),
+        }
+    }
+}
+
 /// A key-value store and a bus in one folder, over one log and one commit thread. What belongs
 /// together can be committed together: an outbox, a timer that fires, a message and what came of
 /// it are one durable step.
@@ -161,16 +173,23 @@ impl Store {
         });
         let bus_unit = BusUnit::new(publishes, acks.collect())?;
         let (answer, answered) = oneshot::channel();
-        let mut waiting = Some((conditions, writes, bus_unit, answer));
+        let bytes = kv::weight(&conditions, &writes) + bus_unit.bytes();
+        // Held until the unit is done.
+        let room = tokio::select! {
+            room = self.kv.room(bytes) => room?,
+            () = self.clock.sleep(self.queue_timeout) => return Err(kv::overloaded()),
+        };
+        let mut waiting = Some((conditions, writes, bus_unit, answer, room));
         let unit = move |kv: Staging<'_, KvFace>, bus: Staging<'_, BusFace>| {
             if bus.face.is_taken() {
                 return Outcome::Later;
             }
-            let Some((conditions, writes, unit, answer)) = waiting.take() else {
+            let Some((conditions, writes, unit, answer, room)) = waiting.take() else {
                 return Outcome::Done(Box::new(|_| {}));
             };
             let staged = stage(kv, bus, &conditions, &writes, unit);
             let tell: UnitAnswer = Box::new(move |durable| {
+                let _room = room;
                 // Whoever asked may have gone.
                 let _ = answer.send(match durable {
                     Ok(()) => staged,
@@ -185,11 +204,7 @@ impl Store {
         };
         tokio::select! {
             queued = queued => queued?,
-            () = self.clock.sleep(self.queue_timeout) => return Err(Error::new(
-                Kind::ResourceExhausted,
-                "kv.overloaded",
-                "the store has more to write than it can; nothing was written, try again later",
-            )),
+            () = self.clock.sleep(self.queue_timeout) => return Err(kv::overloaded()),
         }
         tokio::select! {
             answer = answered => answer.unwrap_or_else(|_| Err(closed())),

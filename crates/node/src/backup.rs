@@ -23,7 +23,7 @@ pub use restore::{Restored, Summary, check};
 
 use restore::restore;
 
-use crate::{DataFolder, engines::KvEngine};
+use crate::{Config, DataFolder, engines::KvEngine};
 use frame::{Change, Frame};
 
 /// Frames that wait for the reader.
@@ -45,7 +45,13 @@ pub async fn restore_into<R: Read + Send>(
     backups: impl IntoIterator<Item = R>,
 ) -> Result<Restored> {
     let folder = DataFolder::open(data)?;
-    let engine = KvEngine::open(url, folder.path(), Clock::system()).await?;
+    let engine = KvEngine::open(
+        url,
+        folder.path(),
+        Config::default().memory,
+        Clock::system(),
+    )
+    .await?;
     let restored = restore(&*engine.kv(), backups).await;
     engine.close().await?;
     restored

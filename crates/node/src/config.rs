@@ -20,11 +20,17 @@ use sinew_gateway::{Auth, GatewayConfig, Router};
 use document::Document;
 use layers::{Layers, Step};
 
+/// Bounds of `[node] memory`.
+const LEAST_MEMORY: u64 = 32 << 20;
+const MOST_MEMORY: u64 = 1 << 40;
+
 /// Everything that a node needs to know to start.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The data folder.
     pub data: PathBuf,
+    /// What all embedded engines together may hold in memory, bytes.
+    pub memory: u64,
     /// How long requests may take to finish when the node stops.
     pub drain: Duration,
     /// Where the control API listens; only loopback addresses.
@@ -92,6 +98,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             data: PathBuf::from("./data"),
+            memory: 256 << 20,
             drain: Duration::from_secs(10),
             control: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
             gateway: GatewayConfig::default(),
@@ -167,6 +174,13 @@ impl Config {
             )))
         };
         within(["node", "drain"], self.drain.as_millis(), 0, 600_000, "ms")?;
+        if !(LEAST_MEMORY..=MOST_MEMORY).contains(&self.memory) {
+            return Err(invalid(format!(
+                "{}node.memory is {} bytes; use 32MiB to 1024GiB",
+                layers.locate(&["node".into(), "memory".into()]),
+                self.memory
+            )));
+        }
         let threads = self.gateway.threads.unwrap_or(1) as u128;
         within(["gateway", "threads"], threads, 1, 1024, "")?;
         let registry = &self.registry;

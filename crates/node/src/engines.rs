@@ -62,13 +62,13 @@ impl KvUrl {
 impl KvEngine {
     /// Opens what `url` names; `embedded:` without a folder is `kv` in the data folder. An engine behind the
     /// network that is away is no error: its health tells.
-    pub(crate) async fn open(url: &str, data: &Path, clock: Clock) -> Result<Self> {
+    pub(crate) async fn open(url: &str, data: &Path, memory: u64, clock: Clock) -> Result<Self> {
         let url = KvUrl::parse(url)
             .map_err(|why| Error::new(Kind::InvalidArgument, "config.engine_unsupported", why))?;
         match url {
             KvUrl::Embedded(folder) => {
                 let folder = folder.map_or_else(|| data.join("kv"), Into::into);
-                Self::open_embedded(folder, clock).await
+                Self::open_embedded(folder, memory, clock).await
             }
             #[cfg(feature = "postgres")]
             KvUrl::Postgres(address) => {
@@ -92,10 +92,11 @@ impl KvEngine {
         }
     }
 
-    async fn open_embedded(folder: std::path::PathBuf, clock: Clock) -> Result<Self> {
-        let opened = tokio::task::spawn_blocking(move || {
-            EmbeddedKv::open(folder, clock, Options::default())
-        });
+    async fn open_embedded(folder: std::path::PathBuf, memory: u64, clock: Clock) -> Result<Self> {
+        // The keys are all that is embedded today, so the whole budget is theirs.
+        let memory = usize::try_from(memory).unwrap_or(usize::MAX);
+        let options = Options::default().with_memory(memory);
+        let opened = tokio::task::spawn_blocking(move || EmbeddedKv::open(folder, clock, options));
         let kv = opened.await.map_err(|error| {
             Error::new(
                 Kind::Internal,
@@ -116,6 +117,11 @@ impl KvEngine {
 
     pub(crate) fn kv(&self) -> Arc<dyn Kv> {
         self.kv.clone()
+    }
+
+    /// What it holds in memory, when it is in this process.
+    pub(crate) fn embedded(&self) -> Option<Arc<EmbeddedKv>> {
+        self.embedded.clone()
     }
 
     /// Whether it answers.

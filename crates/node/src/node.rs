@@ -165,7 +165,8 @@ impl Parts {
             .local_addr()
             .map_err(|error| not_listening(config.control, &error))?;
 
-        let engine = KvEngine::open(&config.kv, folder.path(), clock.clone()).await?;
+        let engine =
+            KvEngine::open(&config.kv, folder.path(), config.memory, clock.clone()).await?;
         let registry = Registry::start(engine.kv(), clock.clone(), config.registry.clone()).await?;
         let gateway = match start_gateway(config, &registry) {
             Ok(gateway) => Arc::new(gateway),
@@ -184,6 +185,7 @@ impl Parts {
             data: folder.path().to_owned(),
             kv: engine.kv(),
             kv_health: engine.health(),
+            embedded: engine.embedded(),
             registry: registry.clone(),
             gateway: gateway.clone(),
         };

@@ -8,6 +8,7 @@ use sinew_api::rest::{NodeView, model};
 use sinew_coordination::registry::Registry;
 use sinew_core::{Clock, Result, Timestamp};
 use sinew_engine::{Health, kv::Kv};
+use sinew_engine_embedded::EmbeddedKv;
 use sinew_gateway::{Gateway, PathPattern, Route};
 use tokio::sync::{mpsc, watch};
 
@@ -20,6 +21,7 @@ pub(crate) struct View {
     pub(crate) data: PathBuf,
     pub(crate) kv: Arc<dyn Kv>,
     pub(crate) kv_health: watch::Receiver<Health>,
+    pub(crate) embedded: Option<Arc<EmbeddedKv>>,
     pub(crate) registry: Registry,
     pub(crate) gateway: Arc<Gateway>,
 }
@@ -37,6 +39,13 @@ impl NodeView for View {
             uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
             data: self.data.display().to_string(),
             kv: self.kv_status().await,
+            memory: self.embedded.as_ref().map(|kv| {
+                let memory = kv.memory();
+                model::MemoryStatus {
+                    budget: memory.budget as u64,
+                    used: memory.used() as u64,
+                }
+            }),
             gateway: model::GatewayStatus {
                 address: self.gateway.address().to_string(),
                 requests: gateway.requests,
@@ -70,6 +79,29 @@ impl NodeView for View {
             self.kv.capability().engine,
             u8::from(self.kv_health.borrow().is_up()),
         );
+        if let Some(kv) = &self.embedded {
+            let memory = kv.memory();
+            let _ = write!(
+                text,
+                "# HELP sinew_engines_memory_budget_bytes What embedded engines may hold in memory.\n\
+                 # TYPE sinew_engines_memory_budget_bytes gauge\nsinew_engines_memory_budget_bytes {}\n\
+                 # HELP sinew_engines_memory_bytes What embedded engines hold in memory.\n\
+                 # TYPE sinew_engines_memory_bytes gauge\n",
+                memory.budget
+            );
+            for (part, bytes) in [
+                ("layers", memory.layers),
+                ("pages", memory.pages),
+                ("filters", memory.filters),
+                ("recent", memory.recent),
+                ("queued", memory.queued),
+            ] {
+                let _ = writeln!(
+                    text,
+                    "sinew_engines_memory_bytes{{trait=\"kv\",part=\"{part}\"}} {bytes}"
+                );
+            }
+        }
         let version = env!("CARGO_PKG_VERSION");
         let _ = write!(
             text,

@@ -164,12 +164,24 @@ pub struct Status {
     pub data: String,
     /// Its store.
     pub kv: KvStatus,
+    /// The memory of its embedded engines, when it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryStatus>,
     /// Its gateway.
     pub gateway: GatewayStatus,
     /// How many services have instances.
     pub services: usize,
     /// How many instances are registered.
     pub instances: usize,
+}
+
+/// The memory of all embedded engines together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MemoryStatus {
+    /// What they may hold, bytes.
+    pub budget: u64,
+    /// What they hold, bytes, as they count it.
+    pub used: u64,
 }
 
 /// The node's store.

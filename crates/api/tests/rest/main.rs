@@ -38,6 +38,10 @@ impl NodeView for FixedNode {
                 reason: None,
                 revision: Some(3),
             },
+            memory: Some(model::MemoryStatus {
+                budget: 100,
+                used: 7,
+            }),
             gateway: model::GatewayStatus {
                 address: "127.0.0.1:8080".into(),
                 requests: 4,

@@ -42,6 +42,18 @@ impl Default for BusOptions {
 }
 
 impl BusOptions {
+    /// What may be held in memory in proportion to a budget, bytes; what waits to be written takes a
+    /// sixth of it.
+    #[must_use]
+    pub fn with_memory(self, bytes: usize) -> Self {
+        let bytes = bytes.max(12 << 20);
+        Self {
+            memory: bytes,
+            queue_bytes: bytes / 6,
+            ..self
+        }
+    }
+
     /// Messages in memory beyond which nothing is published until a checkpoint is made.
     pub(super) fn messages_bytes(&self) -> usize {
         self.memory / 2

@@ -57,6 +57,13 @@ impl BusUnit {
             acks,
         })
     }
+
+    /// What it takes in memory, about.
+    pub(crate) fn bytes(&self) -> usize {
+        let drafts = self.publishes.iter().flat_map(|(_, drafts)| drafts);
+        let receipts = self.acks.iter().map(|ack| 64 * ack.receipts.len());
+        drafts.map(|draft| draft.body.len() + 64).sum::<usize>() + receipts.sum::<usize>()
+    }
 }
 
 fn weight(messages: &[Message]) -> u64 {

@@ -84,7 +84,7 @@ impl Request {
 }
 
 /// Roughly what a transaction takes in memory, bytes.
-pub(super) fn weight(conditions: &[Condition], writes: &[Write]) -> usize {
+pub(crate) fn weight(conditions: &[Condition], writes: &[Write]) -> usize {
     let condition = |condition: &Condition| match condition {
         Condition::KeyAt(key, _) | Condition::Absent(key) | Condition::Present(key) => key.len(),
         Condition::Unchanged(span, _) => {

@@ -92,6 +92,11 @@ impl Feed {
         self.newest.send_modify(|state| state.revision = revision);
     }
 
+    /// What it has in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
     pub(super) fn close(&self) {
         self.newest.send_modify(|state| state.closed = true);
     }

@@ -72,6 +72,7 @@ pub(super) struct Index {
 pub(super) struct State {
     view: RwLock<View>,
     layer_bytes: usize,
+    pages: Arc<run::PageBudget>,
     /// Changes when a checkpoint or a merge has ended.
     progress: watch::Sender<Progress>,
 }
@@ -209,6 +210,15 @@ impl State {
         }
     }
 
+    /// What layers, pages and filters take, bytes.
+    pub(super) fn memory(&self) -> (usize, usize, usize) {
+        let sources = Arc::clone(&self.view.read().sources);
+        let frozen = sources.frozen.iter().map(|frozen| frozen.layer.bytes());
+        let layers = sources.active.bytes() + frozen.sum::<usize>();
+        let filters = sources.runs.iter().map(|run| run.resident()).sum();
+        (layers, self.pages.used(), filters)
+    }
+
     pub(super) fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
     }
@@ -308,6 +318,13 @@ impl Snapshot {
         for file in &files[from..] {
             if commits.len() < count {
                 file.read(after.max(file.before), count, &mut commits)?;
+                if commits
+                    .last()
+                    .is_some_and(|last| last.revision < file.last())
+                {
+                    // What comes next must follow on this.
+                    return Ok(commits);
+                }
             }
         }
         for layer in self.layers().rev() {

@@ -32,6 +32,8 @@ pub struct Options {
     pub reserve_bytes: u64,
     /// What happens after a failed fsync.
     pub sync_failure: SyncFailure,
+    /// The budget that they come from, bytes; see [`Options::with_memory`].
+    pub memory: usize,
     pub(crate) log: log::Options,
     /// Another disk than the machine's.
     pub(crate) storage: Arc<dyn Storage>,
@@ -56,6 +58,7 @@ impl Default for Options {
             answer_timeout: Duration::from_secs(30),
             reserve_bytes: 16 << 20,
             sync_failure: SyncFailure::default(),
+            memory: Self::MEMORY,
             log: log::Options {
                 record_bytes: RECORD_BYTES,
                 ..log::Options::default()
@@ -66,6 +69,30 @@ impl Default for Options {
 }
 
 impl Options {
+    /// What the defaults take in memory, about, bytes.
+    pub const MEMORY: usize = 160 << 20;
+    /// With less nothing sensible can be done.
+    pub const LEAST_MEMORY: usize = 20 << 20;
+
+    /// What may be held in memory in proportion to a budget, bytes: four layers take two fifths of
+    /// it, what waits to be written a fifth, pages of the index a tenth. The rest is for filters (10
+    /// bits a key), and what is at work.
+    #[must_use]
+    pub fn with_memory(self, bytes: usize) -> Self {
+        let bytes = bytes.max(Self::LEAST_MEMORY);
+        Self {
+            cache_bytes: bytes / 10,
+            layer_bytes: bytes / 10,
+            queue_bytes: bytes / 5,
+            recent: Retention {
+                bytes: bytes / 40,
+                ..self.recent
+            },
+            memory: bytes,
+            ..self
+        }
+    }
+
     /// As the log wants them.
     pub(crate) fn of_log(&self) -> log::Options {
         let sync_failure = self.sync_failure.clone();

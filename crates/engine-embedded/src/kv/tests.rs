@@ -426,7 +426,43 @@ async fn the_history_stays_within_its_bounds() {
 /// The commits of the history, and their bytes.
 async fn history(stand: &Stand) -> (usize, usize) {
     let snapshot = stand.kv.shared.snapshot().unwrap();
-    let commits = snapshot.history(snapshot.floor, 10_000).unwrap();
+    let (mut commits, mut after) = (Vec::new(), snapshot.floor);
+    while after < snapshot.revision {
+        let some = snapshot.history(after, 10_000).unwrap();
+        after = some.last().unwrap().revision;
+        commits.extend(some);
+    }
     let bytes = commits.iter().map(|commit| commit.changes.len()).sum();
     (commits.len(), bytes)
+}
+
+/// Whatever is written, and however far a watcher lags, memory stays within its budget.
+#[tokio::test]
+async fn memory_stays_within_its_budget() {
+    let stand = stand(Options::default().with_memory(Options::LEAST_MEMORY));
+    let mut watch = stand.kv.watch(Span::all(), 0).await.unwrap();
+    let budget = stand.kv.memory().budget;
+    let mut most = 0;
+    for nth in 0..60 {
+        let writes = (0..8).map(|key| {
+            let key = bytes::Bytes::from(format!("{key}/{}", nth % 7));
+            Write::Put {
+                key,
+                value: vec![nth; 120_000].into(),
+                lease: None,
+            }
+        });
+        // Layers are full now and then: the disk is waited for.
+        let _ = stand.kv.commit(vec![], writes.collect()).await.unwrap();
+        let memory = stand.kv.memory();
+        assert!(memory.used() <= budget, "{memory:?}");
+        most = most.max(memory.used());
+    }
+    assert!(most > budget / 10, "{most}");
+    // One that reads what is only in files still sees each commit.
+    for revision in 1..=60 {
+        assert_eq!(watch.next().await.unwrap().revision, revision);
+    }
+    stand.kv.close().await.unwrap();
+    assert_eq!(stand.kv.memory().queued, 0);
 }

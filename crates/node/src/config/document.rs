@@ -25,6 +25,8 @@ pub(super) struct Document {
 #[serde(deny_unknown_fields, default)]
 struct NodeTable {
     data: PathBuf,
+    #[serde(with = "units::size")]
+    memory: u64,
     #[serde(with = "units::duration")]
     drain: Duration,
 }
@@ -74,8 +76,17 @@ fn refresh() -> Duration {
 // The defaults are those of `Config`, said once.
 impl Default for NodeTable {
     fn default() -> Self {
-        let Config { data, drain, .. } = Config::default();
-        Self { data, drain }
+        let Config {
+            data,
+            memory,
+            drain,
+            ..
+        } = Config::default();
+        Self {
+            data,
+            memory,
+            drain,
+        }
     }
 }
 
@@ -115,6 +126,7 @@ impl Document {
     pub(super) fn into_config(self) -> Config {
         Config {
             data: self.node.data,
+            memory: self.node.memory,
             drain: self.node.drain,
             control: self.control.address,
             gateway: GatewayConfig {

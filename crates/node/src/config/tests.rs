@@ -118,11 +118,19 @@ fn errors_say_where_and_what_is_allowed() {
         ),
         (
             "[node]\ndate = \"x\"",
-            "sinew.toml:2:1: unknown field `date`, expected `data` or `drain`",
+            "sinew.toml:2:1: unknown field `date`, expected one of `data`, `memory`, `drain`",
         ),
         (
             "[node]\n\n  drain = \"5 sec\"",
             "sinew.toml:3:11: \"5 sec\" is not a time: write a number",
+        ),
+        (
+            "[node]\nmemory = \"256MB\"",
+            "sinew.toml:2:10: \"256MB\" is not a size: write a number and B, KiB, MiB or GiB",
+        ),
+        (
+            "[node]\nmemory = \"1MiB\"",
+            "sinew.toml:2:10: node.memory is 1048576 bytes; use 32MiB to 1024GiB",
         ),
         (
             "[node]\ndrain = \"2h\"",

@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-use sinew_node::model::{EngineState, KvStatus, Status};
+use sinew_node::model::{EngineState, KvStatus, MemoryStatus, Status};
 
 use crate::{client::Target, table};
 
@@ -32,6 +32,7 @@ fn render(status: &Status) -> String {
         ("up for", duration(status.uptime_ms / 1000)),
         ("data", status.data.clone()),
         ("kv", kv(&status.kv)),
+        ("memory", memory(status.memory.as_ref())),
         ("gateway", gateway.address.clone()),
         (
             "requests",
@@ -44,8 +45,19 @@ fn render(status: &Status) -> String {
         ),
     ];
     lines
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
         .map(|(name, value)| format!("{name:<13}{value}\n"))
-        .concat()
+        .collect()
+}
+
+/// Of the engines in the node's process; nothing when there are none.
+fn memory(memory: Option<&MemoryStatus>) -> String {
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    memory.map_or_else(String::new, |memory| {
+        let (used, budget) = (mib(memory.used), mib(memory.budget));
+        format!("{used} of {budget} MiB for embedded engines")
+    })
 }
 
 fn kv(kv: &KvStatus) -> String {

@@ -98,6 +98,7 @@ pub(super) fn open(
             }),
         }),
         layer_bytes: options.layer_bytes,
+        pages: Arc::clone(&budget),
         progress: tokio::sync::watch::Sender::default(),
     });
     let opened = (

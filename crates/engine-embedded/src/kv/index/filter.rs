@@ -27,6 +27,10 @@ impl Filter {
         }
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.lines.len() * 8 * LINE_WORDS
+    }
+
     pub(super) fn add(&self, hash: u64) {
         let line = self.line(hash);
         for (word, bit) in places(hash) {

@@ -32,6 +32,8 @@ use crate::{
 const MAGIC: u64 = u64::from_le_bytes(*b"sinewhis");
 const FOOTER: usize = 8 + 8 + 4 + 4;
 const STEP: usize = 1 << 20;
+/// Bytes of commits that are read at once, unless one is larger.
+const MOST_READ: u32 = 64 << 10;
 
 pub(super) fn file_name(number: u64) -> String {
     format!("{number:010}.history")
@@ -154,7 +156,8 @@ impl HistoryFile {
         pairs.map(|pair| (pair[1] - pair[0]).saturating_sub(12))
     }
 
-    /// Appends the commits after `after` to `to`, until it has `count`.
+    /// Appends the commits after `after` to `to`, until it has `count`, or much to hold in memory for
+    /// one watcher: then at least one.
     pub(super) fn read(&self, after: Revision, count: usize, to: &mut Vec<Commit>) -> Stored<()> {
         let from = usize::try_from(after.saturating_sub(self.before)).unwrap_or(usize::MAX);
         let until =
@@ -163,6 +166,8 @@ impl HistoryFile {
             return Ok(());
         }
         let start = self.offsets[from];
+        let fits = self.offsets[from..=until].partition_point(|end| end - start <= MOST_READ);
+        let until = (from + fits.max(2) - 1).min(until);
         let mut bytes = vec![0; (self.offsets[until] - start) as usize];
         read_exact_at(&*self.file, &mut bytes, u64::from(start))
             .map_err(unread(&self.path, u64::from(start)))?;

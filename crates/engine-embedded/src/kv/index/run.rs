@@ -92,6 +92,10 @@ impl PageBudget {
             most,
         }
     }
+
+    pub(super) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
 }
 
 thread_local! {
@@ -165,6 +169,11 @@ impl Run {
             is_obsolete: AtomicBool::new(false),
         };
         Ok((run, (!is_whole).then_some(filter_at)))
+    }
+
+    /// What is in memory as long as it is open.
+    pub(super) fn resident(&self) -> usize {
+        self.filter.bytes() + self.root.bytes() + self.pages.len() * size_of::<Page>()
     }
 
     /// It is not part of the store any more: the file goes once nobody reads it.

@@ -396,9 +396,13 @@ impl Salvage {
     fn history_layer(&self) -> Stored<Layer> {
         let layer = Layer::new(1 << 20, 0);
         for file in &self.history {
-            let mut commits = Vec::new();
-            file.read(file.before, usize::MAX, &mut commits)?;
-            layer.add(file.before, &Bytes::new(), &commits)?;
+            let mut after = file.before;
+            while after < file.last() {
+                let mut commits = Vec::new();
+                file.read(after, usize::MAX, &mut commits)?;
+                layer.add(after, &Bytes::new(), &commits)?;
+                after = commits.last().map_or(file.last(), |commit| commit.revision);
+            }
         }
         Ok(layer)
     }

@@ -48,8 +48,8 @@ pub(crate) fn check() -> Result<Vec<String>> {
 fn codes_in(text: &str) -> impl Iterator<Item = String> {
     const AREAS: &[&str] = &[
         "api", "backup", "bench", "blob", "bus", "cache", "config", "core", "demo", "engine",
-        "gateway", "kv", "launcher", "log", "node", "registry", "sdk", "shop", "sql", "store",
-        "token",
+        "gateway", "kv", "launcher", "log", "node", "registry", "repair", "sdk", "shop", "sql",
+        "store", "token",
     ];
     // A flag stands beside the dotted name of its setting, which is no code.
     let code_lines = text

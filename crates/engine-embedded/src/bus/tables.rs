@@ -8,15 +8,17 @@
 //! (redb 4.4, met on the simulated disk). Rebuilding it reads the tables, some 0.7 ms a megabyte;
 //! these are small.
 
+mod overlay;
+
 use std::{
-    collections::{HashMap, hash_map},
+    collections::HashMap,
     io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use redb::{
     Builder, Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, StorageBackend,
     TableDefinition,
@@ -24,6 +26,7 @@ use redb::{
 use sinew_core::{Error, Name, Result, Timestamp};
 use sinew_engine::bus::{GroupConfig, TopicConfig, group::Snapshot};
 
+use self::overlay::Overlay;
 use super::{
     bytes::{Malformed, Put as _, Take},
     config, fault,
@@ -606,99 +609,6 @@ fn is_damage(cause: &io::Error) -> bool {
 fn caught<T>(path: &Path, work: impl FnOnce() -> T) -> Result<T> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
         .map_err(|_| fault::corrupt(path, 0, "the tables contradict themselves"))
-}
-
-/// A file as redb would have it, which stays as it is.
-#[derive(Debug)]
-struct Overlay {
-    file: Arc<dyn storage::File>,
-    changed: Mutex<Changed>,
-}
-
-#[derive(Debug, Default)]
-struct Changed {
-    length: u64,
-    pages: HashMap<u64, Vec<u8>>,
-}
-
-impl Overlay {
-    const PAGE: u64 = 4096;
-
-    fn new(file: Arc<dyn storage::File>) -> io::Result<Self> {
-        let length = file.len()?;
-        let changed = Mutex::new(Changed {
-            length,
-            ..Changed::default()
-        });
-        Ok(Self { file, changed })
-    }
-
-    /// What of each page lies in a range: the page, and from where to where in it.
-    fn pieces(offset: u64, length: usize) -> impl Iterator<Item = (u64, std::ops::Range<usize>)> {
-        let end = offset + length as u64;
-        let mut at = offset;
-        std::iter::from_fn(move || {
-            let page = at / Self::PAGE;
-            let until = end.min((page + 1) * Self::PAGE);
-            let inside = |place: u64| storage::to_usize(place - page * Self::PAGE);
-            let piece = (at < end).then(|| (page, inside(at)..inside(until)));
-            at = until;
-            piece
-        })
-    }
-
-    fn original(&self, page: u64) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; storage::to_usize(Self::PAGE)];
-        self.file.read_at(&mut bytes, page * Self::PAGE)?;
-        Ok(bytes)
-    }
-}
-
-impl StorageBackend for Overlay {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.changed.lock().length)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let changed = self.changed.lock();
-        if offset + out.len() as u64 > changed.length {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let mut done = 0;
-        for (page, range) in Self::pieces(offset, out.len()) {
-            let to = &mut out[done..done + range.len()];
-            done += range.len();
-            match changed.pages.get(&page) {
-                Some(bytes) => to.copy_from_slice(&bytes[range]),
-                None => to.copy_from_slice(&self.original(page)?[range]),
-            }
-        }
-        Ok(())
-    }
-
-    fn set_len(&self, length: u64) -> io::Result<()> {
-        self.changed.lock().length = length;
-        Ok(())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut changed = self.changed.lock();
-        let mut done = 0;
-        for (page, range) in Self::pieces(offset, data.len()) {
-            let from = &data[done..done + range.len()];
-            done += range.len();
-            let bytes = match changed.pages.entry(page) {
-                hash_map::Entry::Occupied(known) => known.into_mut(),
-                hash_map::Entry::Vacant(unknown) => unknown.insert(self.original(page)?),
-            };
-            bytes[range].copy_from_slice(from);
-        }
-        Ok(())
-    }
 }
 
 /// redb's file on the file layer, so that tests can take its power.

@@ -122,11 +122,11 @@ impl Node {
     /// Takes no new requests, lets those in flight finish, at most `limit`, then stops everything in
     /// order. Returns how many requests were cut off.
     pub async fn drain_and_stop(mut self, limit: Duration) -> Result<u64> {
-        let (Some(parts), Some(runtime)) = (self.parts.take(), self.runtime.take()) else {
+        let (Some(parts), Some(runtime)) = (self.parts.take(), &self.runtime) else {
             return Ok(0);
         };
+        // The node keeps its runtime, so that it goes as it should also when nobody waits for this to end.
         let stopped = runtime.spawn(parts.stop(limit)).await;
-        runtime.shutdown_background();
         stopped.map_err(|error| defect("the node").with_source(error))?
     }
 

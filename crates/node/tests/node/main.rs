@@ -128,6 +128,16 @@ async fn a_node_routes_stops_and_comes_back() {
 }
 
 #[tokio::test]
+async fn nobody_needs_to_wait_for_the_end_of_a_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(config(dir.path())).await.unwrap();
+    let stopping = node.drain_and_stop(LIMIT);
+    // As at a second Ctrl-C. It is polled once, and dropped within this runtime.
+    let given_up = tokio::time::timeout(Duration::ZERO, stopping).await;
+    assert!(given_up.is_err(), "it was too quick for this test");
+}
+
+#[tokio::test]
 async fn an_instance_under_a_host_name_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());

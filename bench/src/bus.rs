@@ -234,13 +234,7 @@ fn add(figures: &mut Vec<Figure>, metric: &str, subject: &str, unit: &'static st
         .find(|figure| figure.metric == metric && figure.subject == subject);
     match known {
         Some(figure) => figure.samples.push(sample),
-        None => figures.push(Figure {
-            // A few names for the whole run.
-            metric: Box::leak(metric.to_owned().into_boxed_str()),
-            subject: subject.to_owned(),
-            unit,
-            samples: vec![sample],
-        }),
+        None => figures.push(Figure::new(metric, subject, unit).with(vec![sample])),
     }
 }
 

@@ -81,11 +81,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             }
         }
         for (index, (metric, unit)) in metrics.into_iter().enumerate() {
-            let figure = |subject: usize| Figure {
-                metric,
-                subject: subjects[subject].0.name().to_owned(),
-                unit,
-                samples: samples[subject][index].clone(),
+            let figure = |subject: usize| {
+                Figure::new(metric, subjects[subject].0.name(), unit)
+                    .with(samples[subject][index].clone())
             };
             let (sinew, nginx, haproxy) = (figure(0), figure(1), figure(2));
             let ratios = [ratio(&sinew, &nginx), ratio(&sinew, &haproxy)];

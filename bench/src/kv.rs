@@ -2,8 +2,12 @@
 //!
 //! Each committer checks one or two keys and puts two to four (keys of 40 bytes, values of 200), waits
 //! for the answer and goes on. redb and SQLite get what Sinew has: one thread that writes what waits
-//! as one transaction.
+//! as one transaction. etcd, in its own process, gets each transaction as one of its own.
+//!
+//! Parts (`--only`): `peers`, the embedded store beside others; `layers`, the stores over etcd and PostgreSQL beside
+//! clients of those that do the same; `watch`; `open`.
 
+mod external;
 mod peers;
 mod stores;
 
@@ -17,120 +21,168 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tokio::{runtime::Runtime, task::JoinSet};
 
-use self::stores::{LogOnly, Sinew, Store, Transaction};
+use self::stores::{LogOnly, OverKv, Store, Transaction};
 use crate::{
     Options,
+    measure::{self, Plan, Random, Side, Work},
     report::{self, Figure, quantile, ratio},
 };
 
 /// Keys that are there from the start.
 const KEYS: u64 = 1_000_000;
-
-/// How much is measured.
-struct Plan {
-    keys: u64,
-    rounds: usize,
-    turn: Duration,
-    committers: &'static [usize],
-    store_mib: u64,
-}
-
-impl Plan {
-    fn of(options: &Options) -> Result<Self> {
-        let store_mib = match std::env::var("SINEW_BENCH_STORE_MIB") {
-            Ok(text) => text.parse().context("SINEW_BENCH_STORE_MIB is a number")?,
-            Err(_) if options.quick => 256,
-            Err(_) => 10 << 10,
-        };
-        Ok(if options.quick {
-            Self {
-                keys: KEYS / 4,
-                rounds: 3,
-                turn: Duration::from_secs(2),
-                committers: &[1, 64, 1024],
-                store_mib,
-            }
-        } else {
-            Self {
-                keys: KEYS,
-                rounds: 7,
-                turn: Duration::from_secs(4),
-                committers: &[1, 64, 1024],
-                store_mib,
-            }
-        })
-    }
-}
+/// The same where only what lies above the store is measured.
+const FEW_KEYS: u64 = 100_000;
+const COMMITTERS: [usize; 3] = [1, 64, 1024];
+/// The first side over the second.
+const BESIDE: &[(usize, usize)] = &[(0, 1)];
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let plan = Plan::of(options)?;
+    report::wants_a_disk()?;
+    let mut plan = Plan::of(options);
+    plan.turn *= 2;
+    let keys = if options.quick { KEYS / 10 } else { KEYS };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
-    let folder = tempfile::tempdir_in(".")?;
-    let stores: Vec<Arc<dyn Store>> = vec![
-        Arc::new(Sinew::open(&folder.path().join("sinew"))?),
-        Arc::new(peers::Redb::open(&folder.path().join("redb"))?),
-        Arc::new(peers::Sqlite::open(&folder.path().join("sqlite"))?),
-        Arc::new(LogOnly::open(&folder.path().join("log"))?),
-    ];
-    for store in &stores {
-        runtime.block_on(load(&**store, plan.keys))?;
-    }
+    let folder = tempfile::tempdir()?;
     let mut figures = Vec::new();
-    for committers in plan.committers {
-        for keys in ["random", "local"] {
-            measure(&runtime, &stores, &plan, *committers, keys, &mut figures)?;
-        }
+    if options.wants("peers") {
+        runtime.block_on(peers(folder.path(), &plan, keys, &mut figures))?;
     }
-    gets(&runtime, &stores, &plan, &mut figures)?;
-    figures.push(watchers(&runtime, &folder.path().join("sinew watched"))?);
-    figures.extend(opening(
-        &folder.path().join("sinew killed"),
-        plan.store_mib,
-    )?);
+    if options.wants("layers") {
+        runtime.block_on(layers(&plan, &mut figures))?;
+    }
+    if options.wants("watch") {
+        figures.push(watchers(&runtime, &folder.path().join("sinew watched"))?);
+    }
+    if options.wants("open") {
+        figures.extend(opening(&folder.path().join("sinew killed"), options)?);
+    }
     let conditions = format!(
-        "{} keys of 40 B and values of 200 B to begin with; a transaction checks 1 or 2 keys and puts 2 to 4, durable before \
-         the answer; {} alternating turns of {} s; the log alone gets records of the same size; on the machine's own disk",
-        plan.keys,
-        plan.rounds,
-        plan.turn.as_secs(),
+        "{keys} keys of 40 B and values of 200 B to begin with ({FEW_KEYS} for layers over etcd and PostgreSQL); a transaction \
+         checks 1 or 2 keys and puts 2 to 4, durable before the answer; {}; committers, keys; the log alone gets records of the same size",
+        plan.text(),
     );
     report::print("kv", &conditions, &figures, options)
 }
 
-async fn load(store: &dyn Store, keys: u64) -> Result<()> {
-    for first in (0..keys).step_by(500) {
-        let puts = (first..keys.min(first + 500)).map(|n| (key(n), vec![1; 200]));
-        let loaded = store.commit(Transaction {
-            checks: Vec::new(),
-            puts: puts.collect(),
+/// The embedded store beside others.
+async fn peers(folder: &Path, plan: &Plan, keys: u64, figures: &mut Vec<Figure>) -> Result<()> {
+    let stores: Vec<Arc<dyn Store>> = vec![
+        Arc::new(OverKv::embedded(&folder.join("sinew"))?),
+        Arc::new(peers::Redb::open(&folder.join("redb"))?),
+        Arc::new(peers::Sqlite::open(&folder.join("sqlite"))?),
+        Arc::new(external::Etcd::start(4).await?),
+        Arc::new(LogOnly::open(&folder.join("log"))?),
+    ];
+    for store in &stores {
+        load(store, keys).await.with_context(|| store.name())?;
+    }
+    let pairs: Vec<(usize, usize)> = (1..stores.len()).map(|peer| (0, peer)).collect();
+    commits(plan, &stores, keys, &COMMITTERS, &pairs, figures).await?;
+    // What was written goes where it is to stay.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    gets(&stores, plan, keys, figures).await
+}
+
+/// Sinew's stores over etcd and PostgreSQL beside clients of those.
+async fn layers(plan: &Plan, figures: &mut Vec<Figure>) -> Result<()> {
+    let sets: [Vec<Arc<dyn Store>>; 2] = [
+        vec![
+            Arc::new(external::over_etcd().await?),
+            Arc::new(external::Etcd::start(1).await?),
+        ],
+        vec![
+            Arc::new(external::over_postgres().await?),
+            Arc::new(external::Postgres::start().await?),
+        ],
+    ];
+    for stores in sets {
+        for store in &stores {
+            load(store, FEW_KEYS).await.with_context(|| store.name())?;
+        }
+        commits(plan, &stores, FEW_KEYS, &COMMITTERS, BESIDE, figures).await?;
+        for readers in [1, 64] {
+            let sides: Vec<Side> = stores.iter().map(|store| reader(store, FEW_KEYS)).collect();
+            let load = format!("gets {readers}");
+            measure::alternate(plan, &load, readers, &sides, BESIDE, figures).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn commits(
+    plan: &Plan,
+    stores: &[Arc<dyn Store>],
+    keys: u64,
+    committers: &[usize],
+    pairs: &[(usize, usize)],
+    figures: &mut Vec<Figure>,
+) -> Result<()> {
+    for committers in committers {
+        for place in ["random", "local"] {
+            let committer = |store| committer(store, keys, place == "local");
+            let sides: Vec<Side> = stores.iter().map(committer).collect();
+            let load = format!("commits {committers} {place}");
+            measure::alternate(plan, &load, *committers, &sides, pairs, figures).await?;
+        }
+    }
+    Ok(())
+}
+
+fn committer(store: &Arc<dyn Store>, keys: u64, local: bool) -> Side {
+    let of = Arc::clone(store);
+    let work = move |seed| -> Work {
+        let (store, mut random) = (Arc::clone(&of), Random(seed));
+        let mut near = random.below(keys);
+        Box::new(move || {
+            let transaction = transaction(&mut random, keys, local.then_some(&mut near));
+            let store = Arc::clone(&store);
+            Box::pin(async move { store.commit(transaction).await })
+        })
+    };
+    Side::new(store.name(), store.durability(), store.server(), work)
+}
+
+fn reader(store: &Arc<dyn Store>, keys: u64) -> Side {
+    let of = Arc::clone(store);
+    let work = move |seed| -> Work {
+        let (store, mut random) = (Arc::clone(&of), Random(seed));
+        Box::new(move || {
+            let (store, key) = (Arc::clone(&store), key(random.below(keys)));
+            Box::pin(async move {
+                ensure!(store.get(&key).await?, "a key is lost");
+                Ok(())
+            })
+        })
+    };
+    Side::new(store.name(), "", store.server(), work)
+}
+
+async fn load(store: &Arc<dyn Store>, keys: u64) -> Result<()> {
+    const TOGETHER: u64 = 16;
+    const EACH: u64 = 50;
+    let mut running = JoinSet::new();
+    for worker in 0..TOGETHER {
+        let store = Arc::clone(store);
+        running.spawn(async move {
+            for first in (worker * EACH..keys).step_by((TOGETHER * EACH) as usize) {
+                let puts = (first..keys.min(first + EACH)).map(|n| (key(n), vec![1; 200]));
+                let (checks, puts) = (Vec::new(), puts.collect());
+                store.commit(Transaction { checks, puts }).await?;
+            }
+            anyhow::Ok(())
         });
-        loaded.await?;
+    }
+    while let Some(worker) = running.join_next().await {
+        worker??;
     }
     Ok(())
 }
 
 fn key(number: u64) -> Vec<u8> {
     format!("key/{number:036}").into_bytes()
-}
-
-/// The name of a figure. There are some dozens, as long as the bench runs.
-fn name(text: String) -> &'static str {
-    text.leak()
-}
-
-/// A small generator of numbers (xorshift64*, Vigna 2014): the same for all stores.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) % end
-    }
 }
 
 fn transaction(random: &mut Random, keys: u64, near: Option<&mut u64>) -> Transaction {
@@ -161,132 +213,36 @@ fn transaction(random: &mut Random, keys: u64, near: Option<&mut u64>) -> Transa
     }
 }
 
-/// What one turn of one store came to.
-struct Turn {
-    rate: f64,
-    p50: f64,
-    p99: f64,
-    max: f64,
-}
-
-async fn turn(
-    store: &Arc<dyn Store>,
-    plan: &Plan,
-    committers: usize,
-    local: bool,
-    seed: u64,
-) -> Result<Turn> {
-    let mut running = JoinSet::new();
-    let (begin, time, keys) = (Instant::now(), plan.turn, plan.keys);
-    for committer in 0..committers as u64 {
-        let store = Arc::clone(store);
-        running.spawn(async move {
-            let mut random = Random(seed * 7919 + committer + 1);
-            let mut near = random.below(keys);
-            let mut times = Vec::new();
-            while begin.elapsed() < time {
-                let near = local.then_some(&mut near);
-                let transaction = transaction(&mut random, keys, near);
-                let before = Instant::now();
-                store.commit(transaction).await?;
-                times.push(before.elapsed().as_secs_f64() * 1e3);
-            }
-            anyhow::Ok(times)
-        });
-    }
-    let mut times = Vec::new();
-    while let Some(one) = running.join_next().await {
-        times.extend(one??);
-    }
-    ensure!(!times.is_empty(), "nothing was committed");
-    Ok(Turn {
-        rate: times.len() as f64 / begin.elapsed().as_secs_f64(),
-        p50: quantile(&times, 0.5),
-        p99: quantile(&times, 0.99),
-        max: quantile(&times, 1.0),
-    })
-}
-
-fn measure(
-    runtime: &Runtime,
+/// Gets of random keys by one reader, nothing else going on. Without a task's overhead, which counts here.
+async fn gets(
     stores: &[Arc<dyn Store>],
     plan: &Plan,
-    committers: usize,
-    keys: &str,
+    keys: u64,
     figures: &mut Vec<Figure>,
 ) -> Result<()> {
-    let figure = |metric: &str, subject: &str, unit| Figure {
-        metric: name(format!("{metric}, {committers} {keys}")),
-        subject: subject.into(),
-        unit,
-        samples: Vec::new(),
-    };
-    let mut collected: Vec<[Figure; 4]> = Vec::new();
-    for store in stores {
-        collected.push([
-            figure("commits", store.name(), "1/s"),
-            figure("p50", store.name(), "ms"),
-            figure("p99", store.name(), "ms"),
-            figure("max", store.name(), "ms"),
-        ]);
-    }
-    for round in 0..plan.rounds {
-        for (store, collected) in stores.iter().zip(&mut collected) {
-            let seed = round as u64 * 64 + committers as u64;
-            let turn = runtime.block_on(turn(store, plan, committers, keys == "local", seed))?;
-            let samples = [turn.rate, turn.p50, turn.p99, turn.max];
-            for (figure, sample) in collected.iter_mut().zip(samples) {
-                figure.samples.push(sample);
-            }
-        }
-    }
-    for peer in 1..stores.len() {
-        let ratio = ratio(&collected[0][0], &collected[peer][0]);
-        figures.push(ratio);
-    }
-    figures.extend(collected.into_iter().flatten());
-    Ok(())
-}
-
-/// Gets of random keys by one reader, nothing else going on.
-fn gets(
-    runtime: &Runtime,
-    stores: &[Arc<dyn Store>],
-    plan: &Plan,
-    figures: &mut Vec<Figure>,
-) -> Result<()> {
-    let mut collected: Vec<Figure> = Vec::new();
-    for store in stores.iter().filter(|store| store.has_gets()) {
-        collected.push(Figure {
-            metric: "gets, idle",
-            subject: store.name().into(),
-            unit: "1/s",
-            samples: Vec::new(),
-        });
-    }
-    // What was written goes where it is to stay.
-    std::thread::sleep(Duration::from_secs(2));
+    let stores: Vec<_> = stores.iter().filter(|store| store.has_gets()).collect();
+    let figure = |store: &&Arc<dyn Store>| Figure::new("gets, idle", store.name(), "1/s");
+    let mut collected: Vec<Figure> = stores.iter().map(figure).collect();
     for round in 0..plan.rounds as u64 {
-        let readable = stores.iter().filter(|store| store.has_gets());
-        for (store, figure) in readable.zip(&mut collected) {
-            let rate = runtime.block_on(async {
-                let mut random = Random(round + 1);
-                let (begin, mut count) = (Instant::now(), 0_u64);
-                while begin.elapsed() < plan.turn / 4 {
-                    for _ in 0..1000 {
-                        ensure!(
-                            store.get(&key(random.below(plan.keys))).await?,
-                            "a key is lost"
-                        );
-                    }
-                    count += 1000;
+        for (store, figure) in stores.iter().zip(&mut collected) {
+            let mut random = Random(round + 1);
+            let (begin, mut count) = (Instant::now(), 0_u64);
+            while begin.elapsed() < plan.turn / 4 {
+                for _ in 0..100 {
+                    let found = store.get(&key(random.below(keys))).await?;
+                    ensure!(found, "a key is lost");
                 }
-                Ok(count as f64 / begin.elapsed().as_secs_f64())
-            })?;
+                count += 100;
+            }
+            let rate = count as f64 / begin.elapsed().as_secs_f64();
             figure.samples.push(rate);
         }
     }
-    figures.extend(collected);
+    let ratios: Vec<Figure> = collected[1..]
+        .iter()
+        .map(|peer| ratio(&collected[0], peer))
+        .collect();
+    figures.extend(ratios.into_iter().chain(collected));
     Ok(())
 }
 
@@ -295,7 +251,7 @@ fn watchers(runtime: &Runtime, folder: &Path) -> Result<Figure> {
     const WATCHERS: usize = 1000;
     const COMMITS: usize = 50;
     let samples = runtime.block_on(async {
-        let store = Sinew::open(folder)?;
+        let store = OverKv::embedded(folder)?;
         let (told, mut tells) = tokio::sync::mpsc::channel(WATCHERS);
         let mut running = JoinSet::new();
         for _ in 0..WATCHERS {
@@ -324,16 +280,17 @@ fn watchers(runtime: &Runtime, folder: &Path) -> Result<Figure> {
         running.shutdown().await;
         anyhow::Ok(p99)
     })?;
-    Ok(Figure {
-        metric: "commit to 1000 watchers, p99",
-        subject: "sinew".into(),
-        unit: "ms",
-        samples,
-    })
+    let figure = Figure::new("commit to 1000 watchers, p99", "sinew", "ms");
+    Ok(figure.note(stores::SYNCED).with(samples))
 }
 
 /// Fills a store in a process of its own, kills that in the middle of writing, and opens the store.
-fn opening(folder: &Path, mib: u64) -> Result<Vec<Figure>> {
+fn opening(folder: &Path, options: &Options) -> Result<Vec<Figure>> {
+    let mib: u64 = match std::env::var("SINEW_BENCH_STORE_MIB") {
+        Ok(text) => text.parse().context("SINEW_BENCH_STORE_MIB is a number")?,
+        Err(_) if options.quick => 256,
+        Err(_) => 10 << 10,
+    };
     let mut child = Command::new(std::env::current_exe()?)
         .args(["kv-fill", &folder.to_string_lossy(), &mib.to_string()])
         .stdout(Stdio::piped())
@@ -347,16 +304,11 @@ fn opening(folder: &Path, mib: u64) -> Result<Vec<Figure>> {
     child.wait()?;
     ensure!(line.trim() == "full", "the filling process ended early");
     let begin = Instant::now();
-    let store = Sinew::open(folder)?;
+    let store = OverKv::embedded(folder)?;
     let took = begin.elapsed().as_secs_f64() * 1e3;
     drop(store);
     let bytes = bytes_of(folder)? as f64 / f64::from(1 << 20);
-    let figure = |metric, unit, sample| Figure {
-        metric,
-        subject: "sinew".into(),
-        unit,
-        samples: vec![sample],
-    };
+    let figure = |metric: &str, unit, sample| Figure::new(metric, "sinew", unit).with(vec![sample]);
     Ok(vec![
         figure("store when killed", "MiB", bytes),
         figure("open after kill -9", "ms", took),
@@ -380,7 +332,7 @@ fn bytes_of(folder: &Path) -> Result<u64> {
 pub(crate) fn fill(folder: &str, mib: &str) -> Result<()> {
     let mib: u64 = mib.parse()?;
     let runtime = tokio::runtime::Runtime::new()?;
-    let store: Arc<dyn Store> = Arc::new(Sinew::open(Path::new(folder))?);
+    let store: Arc<dyn Store> = Arc::new(OverKv::embedded(Path::new(folder))?);
     let keys = mib * (1 << 20) / 260;
     runtime.block_on(async {
         // Eight at a time, in an order that is none.

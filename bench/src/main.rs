@@ -10,6 +10,7 @@ mod bus;
 mod gateway;
 mod http;
 mod kv;
+mod measure;
 mod node;
 mod process;
 mod registration;
@@ -20,14 +21,23 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 
-const USAGE: &str = "usage: sinew-bench bus|gateway|kv|registration [--quick] [--json FILE]";
+const USAGE: &str =
+    "usage: sinew-bench bus|gateway|kv|registration [--quick] [--only PART] [--json FILE]";
 
 /// What every bench is told.
 pub(crate) struct Options {
     /// Few, short rounds: a look, not a measurement.
     pub(crate) quick: bool,
+    /// Just this part of it; see the bench's own text.
+    pub(crate) only: Option<String>,
     /// Where the JSON lines go.
     pub(crate) json: Option<PathBuf>,
+}
+
+impl Options {
+    fn wants(&self, part: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only == part)
+    }
 }
 
 fn main() -> ExitCode {
@@ -50,11 +60,13 @@ fn run() -> Result<()> {
     }
     let mut options = Options {
         quick: false,
+        only: None,
         json: None,
     };
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--quick" => options.quick = true,
+            "--only" => options.only = Some(args.next().context("--only needs a part's name")?),
             "--json" => options.json = Some(args.next().context("--json needs a file")?.into()),
             _ => bail!("unknown option {arg}; {USAGE}"),
         }

@@ -99,14 +99,63 @@ pub(crate) fn search_path() -> String {
     )
 }
 
+/// User and system time of this process so far.
+pub(crate) fn own_time() -> Result<Duration> {
+    Ok(TICK * ticks(std::process::id())?)
+}
+
+/// User and system time so far of a server that leads a group of processes: of the group, of all their children, which
+/// may have groups of their own, and of those that have ended and were waited for.
+pub(crate) fn server_time(leader: u32) -> Result<Duration> {
+    let mut others = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let pid = name.to_str().and_then(|name| name.parse::<u32>().ok());
+        // It may have ended just now.
+        if let Some(pid) = pid
+            && let Ok(stat) = Stat::of(pid)
+        {
+            others.push((pid, stat));
+        }
+    }
+    let (mut known, mut total) = (Vec::new(), 0);
+    loop {
+        let before = known.len();
+        for (pid, stat) in &others {
+            let (parent, group) = (stat.number(1)?, stat.number(2)?);
+            if (group == leader || known.contains(&parent)) && !known.contains(pid) {
+                known.push(*pid);
+                for field in 11..=14 {
+                    total += stat.number(field)?;
+                }
+            }
+        }
+        if known.len() == before {
+            return Ok(TICK * total);
+        }
+    }
+}
+
 fn ticks(pid: u32) -> Result<u32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The second field is the program's name in parentheses and may hold spaces.
-    let fields = stat.rsplit_once(')').context("malformed /proc stat")?.1;
-    let mut times = fields.split_whitespace().skip(11);
-    let mut next = || times.next().and_then(|field| field.parse::<u32>().ok());
-    next()
-        .zip(next())
-        .map(|(user, system)| user + system)
-        .context("malformed /proc stat")
+    let stat = Stat::of(pid)?;
+    Ok(stat.number(11)? + stat.number(12)?)
+}
+
+/// What `/proc/<pid>/stat` says after the program's name.
+struct Stat(String);
+
+impl Stat {
+    fn of(pid: u32) -> Result<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        // The second field is the program's name in parentheses and may hold spaces.
+        let fields = stat.rsplit_once(')').context("malformed /proc stat")?.1;
+        Ok(Self(fields.to_owned()))
+    }
+
+    /// Field 0 is the state.
+    fn number(&self, field: usize) -> Result<u32> {
+        let text = self.0.split_whitespace().nth(field);
+        text.and_then(|text| text.parse().ok())
+            .context("malformed /proc stat")
+    }
 }

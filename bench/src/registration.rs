@@ -46,12 +46,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             acknowledged.push(quantile(&answered_us, 0.5));
         }
     }
-    let figure = |metric, samples| Figure {
-        metric,
-        subject: "sinew".into(),
-        unit: "µs",
-        samples,
-    };
+    let figure = |metric: &str, samples| Figure::new(metric, "sinew", "µs").with(samples);
     let figures = [
         figure("registered p50", acknowledged),
         figure("first request p50", p50),

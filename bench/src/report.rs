@@ -1,21 +1,51 @@
 //! Figures: collected as samples, shown as median with spread, kept as JSON lines.
 
-use std::{fs::File, io::Write};
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::Path,
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use crate::Options;
 
 /// Samples of one metric of one subject.
 pub(crate) struct Figure {
-    pub(crate) metric: &'static str,
+    pub(crate) metric: String,
     pub(crate) subject: String,
     pub(crate) unit: &'static str,
+    /// How durable what was measured is, or what else must be known of it.
+    pub(crate) note: String,
     pub(crate) samples: Vec<f64>,
 }
 
 impl Figure {
+    pub(crate) fn new(
+        metric: impl Into<String>,
+        subject: impl Into<String>,
+        unit: &'static str,
+    ) -> Self {
+        Self {
+            metric: metric.into(),
+            subject: subject.into(),
+            unit,
+            note: String::new(),
+            samples: Vec::new(),
+        }
+    }
+
+    pub(crate) fn with(mut self, samples: Vec<f64>) -> Self {
+        self.samples = samples;
+        self
+    }
+
+    pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
+        self.note = note.into();
+        self
+    }
+
     /// (median, least, greatest); a figure has at least one sample.
     fn spread(&self) -> (f64, f64, f64) {
         let mut sorted = self.samples.clone();
@@ -29,17 +59,13 @@ impl Figure {
 /// Sample by sample `subject` over `peer`, as a figure of its own. Both were measured in the same
 /// rounds, so what the machine did meanwhile touches both and drops out.
 pub(crate) fn ratio(subject: &Figure, peer: &Figure) -> Figure {
-    Figure {
-        metric: subject.metric,
-        subject: format!("{}/{}", subject.subject, peer.subject),
-        unit: "ratio",
-        samples: subject
-            .samples
-            .iter()
-            .zip(&peer.samples)
-            .map(|(a, b)| a / b)
-            .collect(),
-    }
+    let both = subject.samples.iter().zip(&peer.samples);
+    Figure::new(
+        subject.metric.clone(),
+        format!("{}/{}", subject.subject, peer.subject),
+        "ratio",
+    )
+    .with(both.map(|(a, b)| a / b).collect())
 }
 
 /// The quantile `q` (0 to 1) of samples, by nearest rank.
@@ -57,16 +83,17 @@ pub(crate) fn print(
     figures: &[Figure],
     options: &Options,
 ) -> Result<()> {
-    println!("\n{bench}: {conditions}\n");
+    let machine = machine();
+    println!("\n{bench}: {conditions}\n{machine}\n");
     println!(
-        "{:<28} {:<16} {:>10} {:>10} {:>10}  unit",
+        "{:<34} {:<30} {:>10} {:>10} {:>10}  unit",
         "metric", "subject", "median", "min", "max"
     );
     for figure in figures {
         let (median, least, greatest) = figure.spread();
         println!(
-            "{:<28} {:<16} {median:>10.2} {least:>10.2} {greatest:>10.2}  {}",
-            figure.metric, figure.subject, figure.unit
+            "{:<34} {:<30} {median:>10.2} {least:>10.2} {greatest:>10.2}  {:<6} {}",
+            figure.metric, figure.subject, figure.unit, figure.note
         );
     }
     let Some(path) = &options.json else {
@@ -78,10 +105,56 @@ pub(crate) fn print(
         let (median, min, max) = figure.spread();
         let line = json!({
             "bench": bench, "metric": figure.metric, "subject": figure.subject,
-            "median": median, "min": min, "max": max, "unit": figure.unit, "conditions": conditions,
+            "median": median, "min": min, "max": max, "unit": figure.unit, "note": figure.note,
+            "conditions": conditions, "machine": machine,
         });
         writeln!(file, "{line}")?;
     }
+    Ok(())
+}
+
+/// The machine, and how busy it has been.
+fn machine() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let processor = read("/proc/cpuinfo")
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map_or("unknown processor".to_owned(), |(_, name)| name.to_owned());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let load = read("/proc/loadavg");
+    let load: Vec<&str> = load.split(' ').take(3).collect();
+    format!(
+        "{processor}, {cores} cores, Linux {}, temporary files on {}; load averages at the end {}",
+        read("/proc/sys/kernel/osrelease").trim(),
+        file_system(&std::env::temp_dir()),
+        load.join(" "),
+    )
+}
+
+/// The kind of the file system that a folder is on.
+fn file_system(folder: &Path) -> String {
+    let folder = fs::canonicalize(folder).unwrap_or_default();
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mut mounts: Vec<(&str, &str)> = mounts
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            fields.next().zip(fields.next())
+        })
+        .filter(|(place, _)| folder.starts_with(place))
+        .collect();
+    // The innermost, and of those in one place the last.
+    mounts.sort_by_key(|(place, _)| place.len());
+    mounts.last().map_or("unknown", |(_, kind)| kind).to_owned()
+}
+
+/// An error when what is written into the folder for temporary files, where all subjects have theirs, never gets to a disk.
+pub(crate) fn wants_a_disk() -> Result<()> {
+    let kind = file_system(&std::env::temp_dir());
+    ensure!(
+        kind != "tmpfs" && kind != "ramfs",
+        "the folder for temporary files is in memory; name one on a disk in TMPDIR"
+    );
     Ok(())
 }
 
@@ -91,12 +164,8 @@ mod tests {
 
     #[test]
     fn ratios_are_taken_pair_by_pair() {
-        let figure = |subject: &str, samples: &[f64]| Figure {
-            metric: "cpu",
-            subject: subject.into(),
-            unit: "µs",
-            samples: samples.into(),
-        };
+        let figure =
+            |subject: &str, samples: &[f64]| Figure::new("cpu", subject, "µs").with(samples.into());
         let ratio = ratio(
             &figure("a", &[10.0, 30.0, 50.0]),
             &figure("b", &[10.0, 20.0, 20.0]),

@@ -8,12 +8,7 @@ use crate::{
 };
 
 pub(crate) fn run(name: &str, options: &[&str]) -> Result<()> {
-    if name == "gateway" {
-        engines::install(engines::GATEWAY_PEERS)?;
-    }
-    if name == "bus" {
-        engines::install(&["nats", "redis"])?;
-    }
+    engines::install(peers(name))?;
     step(
         "cargo",
         &["build", "--release", "-p", "sinew", "-p", "sinew-bench"],
@@ -25,4 +20,14 @@ pub(crate) fn run(name: &str, options: &[&str]) -> Result<()> {
     let mut args = vec![name];
     args.extend(options);
     step(&program.to_string_lossy(), &args, &[])
+}
+
+/// The servers that a bench runs beside.
+fn peers(name: &str) -> &'static [&'static str] {
+    match name {
+        "gateway" => engines::GATEWAY_PEERS,
+        "bus" => &["nats", "redis"],
+        "kv" => &["etcd", "postgres"],
+        _ => &[],
+    }
 }

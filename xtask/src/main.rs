@@ -16,7 +16,7 @@ cargo xtask engines install NAME… install it from the system's packages (NAME 
 cargo xtask engines up NAME…      run servers for trying Sinew over them, and tell their URLs
 cargo xtask engines conformance [--check]
                                   run the suites of all traits over all engines; writes docs/engines.md, or compares it
-cargo xtask bench NAME [--quick] [--json FILE]
+cargo xtask bench NAME [--quick] [--only PART] [--json FILE]
                                   measure Sinew beside its peers (gateway, registration)
 ";
 

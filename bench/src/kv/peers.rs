@@ -97,6 +97,10 @@ impl Store for Redb {
         "redb"
     }
 
+    fn durability(&self) -> &'static str {
+        "two-phase, synced"
+    }
+
     async fn commit(&self, transaction: Transaction) -> Result<()> {
         ask(&self.queue, transaction).await
     }
@@ -160,6 +164,10 @@ impl Sqlite {
 impl Store for Sqlite {
     fn name(&self) -> &'static str {
         "sqlite"
+    }
+
+    fn durability(&self) -> &'static str {
+        "WAL, synchronous=FULL"
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<()> {

@@ -1,6 +1,6 @@
 //! What is measured, behind one trait.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use anyhow::{Result, ensure};
 use async_trait::async_trait;
@@ -12,6 +12,10 @@ use sinew_engine_embedded::{
     log::{self, Log},
     storage::RealStorage,
 };
+use sinew_testbed::Server;
+
+/// What an answer means.
+pub(crate) const SYNCED: &str = "synced before the answer";
 
 /// Keys that are there (`true`) or not, and what is put if that holds.
 pub(crate) struct Transaction {
@@ -22,6 +26,13 @@ pub(crate) struct Transaction {
 #[async_trait]
 pub(crate) trait Store: Send + Sync + 'static {
     fn name(&self) -> &'static str;
+
+    fn durability(&self) -> &'static str;
+
+    /// The process that leads its server.
+    fn server(&self) -> Option<u32> {
+        None
+    }
 
     /// Durable when it answers; an error when a check fails.
     async fn commit(&self, transaction: Transaction) -> Result<()>;
@@ -34,23 +45,43 @@ pub(crate) trait Store: Send + Sync + 'static {
     async fn get(&self, key: &[u8]) -> Result<bool>;
 }
 
-pub(crate) struct Sinew(EmbeddedKv);
+/// A `Kv` of Sinew's.
+pub(crate) struct OverKv {
+    pub(crate) name: &'static str,
+    pub(crate) durability: &'static str,
+    pub(crate) kv: Arc<dyn Kv>,
+    pub(crate) server: Option<Server>,
+}
 
-impl Sinew {
-    pub(crate) fn open(folder: &Path) -> Result<Self> {
+impl OverKv {
+    pub(crate) fn embedded(folder: &Path) -> Result<Self> {
         let kv = EmbeddedKv::open(folder, Clock::system(), Options::default());
-        Ok(Self(kv.map_err(|error| anyhow::anyhow!(error.detail()))?))
+        let kv = kv.map_err(|error| anyhow::anyhow!(error.detail()))?;
+        Ok(Self {
+            name: "sinew",
+            durability: SYNCED,
+            kv: Arc::new(kv),
+            server: None,
+        })
     }
 
     pub(crate) async fn watch(&self) -> Result<Box<dyn Watch>> {
-        Ok(self.0.watch(Span::prefix("watched/"), 0).await?)
+        Ok(self.kv.watch(Span::prefix("watched/"), 0).await?)
     }
 }
 
 #[async_trait]
-impl Store for Sinew {
+impl Store for OverKv {
     fn name(&self) -> &'static str {
-        "sinew"
+        self.name
+    }
+
+    fn durability(&self) -> &'static str {
+        self.durability
+    }
+
+    fn server(&self) -> Option<u32> {
+        self.server.as_ref().and_then(Server::pid)
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<()> {
@@ -66,20 +97,17 @@ impl Store for Sinew {
             value: value.into(),
             lease: None,
         });
-        let outcome = self
-            .0
-            .commit(conditions.collect(), writes.collect())
-            .await?;
+        let committed = self.kv.commit(conditions.collect(), writes.collect());
+        let outcome = committed
+            .await
+            .map_err(|error| anyhow::anyhow!(error.detail()))?;
         ensure!(matches!(outcome, Outcome::Committed(_)), "a conflict");
         Ok(())
     }
 
     async fn get(&self, key: &[u8]) -> Result<bool> {
-        Ok(self
-            .0
-            .get(key)
-            .await?
-            .is_some_and(|entry| !entry.value.is_empty()))
+        let entry = self.kv.get(key).await?;
+        Ok(entry.is_some_and(|entry| !entry.value.is_empty()))
     }
 }
 
@@ -89,7 +117,7 @@ pub(crate) struct LogOnly(Log);
 impl LogOnly {
     pub(crate) fn open(folder: &Path) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
-        let storage = std::sync::Arc::new(RealStorage);
+        let storage = Arc::new(RealStorage);
         Ok(Self(Log::open(storage, folder, &log::Options::default())?))
     }
 }
@@ -98,6 +126,10 @@ impl LogOnly {
 impl Store for LogOnly {
     fn name(&self) -> &'static str {
         "log alone"
+    }
+
+    fn durability(&self) -> &'static str {
+        SYNCED
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<()> {

@@ -115,8 +115,8 @@ impl Link {
     }
 
     /// Sends many commands in one go; the answers to all.
-    pub(super) async fn pipeline(&self, pipeline: &Pipeline) -> Result<Vec<Value>> {
-        let answer = self.query(Again::Never, |mut connection| async move {
+    pub(super) async fn pipeline(&self, pipeline: &Pipeline, again: Again) -> Result<Vec<Value>> {
+        let answer = self.query(again, |mut connection| async move {
             pipeline.query_async::<Vec<Value>>(&mut connection).await
         });
         answer.await

@@ -7,6 +7,7 @@
 )]
 
 mod bus;
+mod cache;
 mod gateway;
 mod http;
 mod kv;
@@ -21,8 +22,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 
-const USAGE: &str =
-    "usage: sinew-bench bus|gateway|kv|registration [--quick] [--only PART] [--json FILE]";
+const USAGE: &str = "usage: sinew-bench bus|cache|gateway|kv|registration [--quick] [--only PART] [--json FILE]";
 
 /// What every bench is told.
 pub(crate) struct Options {
@@ -73,6 +73,7 @@ fn run() -> Result<()> {
     }
     match name.as_str() {
         "bus" => bus::run(&options),
+        "cache" => cache::run(&options),
         "gateway" => gateway::run(&options),
         "kv" => kv::run(&options),
         "registration" => registration::run(&options),

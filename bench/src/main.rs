@@ -6,6 +6,7 @@
     reason = "a bench measures the machine's own time"
 )]
 
+mod blob;
 mod bus;
 mod cache;
 mod gateway;
@@ -22,7 +23,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 
-const USAGE: &str = "usage: sinew-bench bus|cache|gateway|kv|registration [--quick] [--only PART] [--json FILE]";
+const USAGE: &str = "usage: sinew-bench blob|bus|cache|gateway|kv|registration [--quick] [--only PART] [--json FILE]";
 
 /// What every bench is told.
 pub(crate) struct Options {
@@ -72,6 +73,7 @@ fn run() -> Result<()> {
         }
     }
     match name.as_str() {
+        "blob" => blob::run(&options),
         "bus" => bus::run(&options),
         "cache" => cache::run(&options),
         "gateway" => gateway::run(&options),

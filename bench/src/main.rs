@@ -17,13 +17,14 @@ mod node;
 mod process;
 mod registration;
 mod report;
+mod sql;
 mod wrk;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
 
-const USAGE: &str = "usage: sinew-bench blob|bus|cache|gateway|kv|registration [--quick] [--only PART] [--json FILE]";
+const USAGE: &str = "usage: sinew-bench blob|bus|cache|gateway|kv|registration|sql [--quick] [--only PART] [--json FILE]";
 
 /// What every bench is told.
 pub(crate) struct Options {
@@ -79,6 +80,7 @@ fn run() -> Result<()> {
         "gateway" => gateway::run(&options),
         "kv" => kv::run(&options),
         "registration" => registration::run(&options),
+        "sql" => sql::run(&options),
         _ => bail!("no bench {name:?}; {USAGE}"),
     }
 }

@@ -26,8 +26,11 @@ pub(crate) fn run(name: &str, options: &[&str]) -> Result<()> {
 fn peers(name: &str) -> &'static [&'static str] {
     match name {
         "gateway" => engines::GATEWAY_PEERS,
-        "bus" => &["nats", "redis"],
+        "blob" => &["s3"],
+        "bus" => &["nats", "nats-synced", "rabbitmq", "redis"],
+        "cache" => &["memcached", "redis"],
         "kv" => &["etcd", "postgres"],
+        "sql" => &["postgres"],
         _ => &[],
     }
 }

@@ -18,7 +18,7 @@ use super::{Seen, Stream, Subject};
 pub(super) struct Nats {
     is_synced: bool,
     context: Context,
-    _server: Server,
+    pub(super) server: Arc<Server>,
 }
 
 impl Nats {
@@ -33,7 +33,7 @@ impl Nats {
         Ok(Self {
             is_synced,
             context: jetstream::new(client),
-            _server: server,
+            server: Arc::new(server),
         })
     }
 }
@@ -60,6 +60,10 @@ impl Subject for Nats {
         } else {
             "not synced before the answer (sync_interval 2m)"
         }
+    }
+
+    fn server(&self) -> Option<u32> {
+        self.server.pid()
     }
 
     async fn stream(&self, name: &str) -> Result<Arc<dyn Stream>> {

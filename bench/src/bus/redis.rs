@@ -18,7 +18,7 @@ pub(super) struct Redis {
     client: Client,
     /// One for all producers: the client sends what they write together.
     producers: MultiplexedConnection,
-    _server: Server,
+    server: Server,
 }
 
 impl Redis {
@@ -33,7 +33,7 @@ impl Redis {
         Ok(Self {
             client,
             producers,
-            _server: server,
+            server,
         })
     }
 }
@@ -60,6 +60,10 @@ impl Subject for Redis {
 
     fn durability(&self) -> &'static str {
         "appendfsync always"
+    }
+
+    fn server(&self) -> Option<u32> {
+        self.server.pid()
     }
 
     async fn stream(&self, name: &str) -> Result<Arc<dyn Stream>> {

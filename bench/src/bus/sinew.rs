@@ -1,4 +1,4 @@
-//! The embedded bus, and the bare commit log beside it: what the disk gives at this moment.
+//! Sinew's buses, and the bare commit log beside it: what the disk gives at this moment.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -14,42 +14,87 @@ use sinew_engine_embedded::{
     log::{self, Log},
     storage::RealStorage,
 };
+use sinew_engine_external::{
+    Address,
+    nats::{self, NatsBus},
+    rabbitmq::RabbitBus,
+};
+use sinew_testbed::Server;
 use tempfile::TempDir;
 
 use super::{Seen, Stream, Subject};
 
 pub(super) const NAME: &str = "sinew";
 
-pub(super) struct Embedded {
-    bus: EmbeddedBus,
-    // Dropped after the bus.
-    _folder: TempDir,
+/// Kept as long as the bus is.
+enum Beneath {
+    Folder(#[expect(dead_code, reason = "removed when it is dropped")] TempDir),
+    Server(Arc<Server>),
 }
 
-impl Embedded {
-    pub(super) fn start() -> Result<Self> {
+pub(super) struct OverBus {
+    name: &'static str,
+    durability: &'static str,
+    bus: Arc<dyn Bus>,
+    // Dropped after the bus.
+    beneath: Beneath,
+}
+
+impl OverBus {
+    pub(super) fn embedded() -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let bus = EmbeddedBus::open(folder.path(), Clock::system(), BusOptions::default())?;
         Ok(Self {
-            bus,
-            _folder: folder,
+            name: NAME,
+            durability: "synced before the answer, acks too",
+            bus: Arc::new(bus),
+            beneath: Beneath::Folder(folder),
         })
     }
 }
 
+pub(super) fn over_nats(server: &Arc<Server>) -> Result<OverBus> {
+    let url = format!("nats://{}?timeout=30s", server.address());
+    let address = Address::parse(&url, nats::PORT, nats::Options::NAMES)?;
+    let bus = NatsBus::open(&address, &nats::Options::default())?;
+    Ok(OverBus {
+        name: "NatsBus",
+        durability: "not synced before the answer (sync_interval 2m)",
+        bus: Arc::new(bus),
+        beneath: Beneath::Server(Arc::clone(server)),
+    })
+}
+
+pub(super) fn over_rabbitmq(server: &Arc<Server>) -> Result<OverBus> {
+    let address = RabbitBus::address(&format!("amqp://{}?timeout=30s", server.address()))?;
+    Ok(OverBus {
+        name: "RabbitBus",
+        durability: "stream, confirmed, not synced by the broker",
+        bus: Arc::new(RabbitBus::open(address, Clock::system())),
+        beneath: Beneath::Server(Arc::clone(server)),
+    })
+}
+
 struct Topic {
-    bus: EmbeddedBus,
+    bus: Arc<dyn Bus>,
     topic: Name,
 }
 
 #[async_trait]
-impl Subject for Embedded {
+impl Subject for OverBus {
     fn name(&self) -> &'static str {
-        NAME
+        self.name
     }
 
     fn durability(&self) -> &'static str {
-        "synced before the answer, acks too"
+        self.durability
+    }
+
+    fn server(&self) -> Option<u32> {
+        match &self.beneath {
+            Beneath::Folder(_) => None,
+            Beneath::Server(server) => server.pid(),
+        }
     }
 
     async fn stream(&self, name: &str) -> Result<Arc<dyn Stream>> {

@@ -48,6 +48,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "sinew-core",
             "sinew-engine",
             "sinew-engine-embedded",
+            "sinew-engine-external",
             "sinew-testbed",
         ],
     ),

@@ -12,7 +12,7 @@ use tokio::{io::AsyncWrite, net::TcpStream};
 
 use crate::{
     fault::Fault,
-    h1::{Body, HeadScan, Piece, Scanned, push_chunk},
+    h1::{Body, HeadScan, Piece, Scanned, push_chunk, push_last_chunk},
     prepare::Plan,
     scratch::Scratch,
     server::{Client, READ},
@@ -272,7 +272,12 @@ impl<'a> Exchange<'a> {
     /// Moves what there is of the request's body from the input to the upload. `false` when there
     /// is nothing.
     fn take_body(&mut self) -> Result<bool, Halt> {
-        let Scratch { input, upload, .. } = &mut *self.scratch;
+        let Scratch {
+            input,
+            upload,
+            head,
+            ..
+        } = &mut *self.scratch;
         let (limit, chunked) = (self.plan.route().max_body, self.plan.chunked);
         let body = &mut self.plan.framing.body;
         let mut moved = false;
@@ -301,12 +306,15 @@ impl<'a> Exchange<'a> {
                     self.streamed |= skip > 0;
                     return Ok(moved);
                 }
-                Piece::End { skip } => {
+                Piece::End { skip, trailers } => {
+                    if chunked {
+                        let section = &input.unread()[skip - trailers..skip];
+                        let ends_here = |name: &[u8]| head.connection_names(name);
+                        push_last_chunk(section, ends_here, upload.tail())
+                            .map_err(|fault| Halt::Client(Fault::malformed(fault.0)))?;
+                    }
                     input.consume(skip);
                     self.streamed = true;
-                    if chunked {
-                        upload.tail().extend_from_slice(b"0\r\n\r\n");
-                    }
                     return Ok(true);
                 }
             }

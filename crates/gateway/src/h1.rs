@@ -7,10 +7,12 @@ mod fields;
 mod request;
 mod response;
 mod scan;
+mod trailers;
 
-pub(crate) use body::{Body, Piece};
+pub(crate) use body::{Body, BodyFault, Piece};
 pub(crate) use buffer::{Buffer, push_chunk, push_number};
 pub(crate) use fields::{FieldKind, Fields};
 pub(crate) use request::{Destination, Framing, MOST_HEADERS, RequestHead};
 pub(crate) use response::ResponseHead;
 pub(crate) use scan::{HeadScan, Scanned};
+pub(crate) use trailers::{push_announcement, push_last_chunk};

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use crate::{
     fault::Fault,
-    h1::{Destination, FieldKind, Framing, RequestHead, push_number},
+    h1::{Destination, FieldKind, Framing, RequestHead, push_announcement, push_number},
     path,
     record::Record,
     route::{Auth, Route},
@@ -129,6 +129,7 @@ pub(crate) fn prepare(
     if let Some(identity) = identity {
         scratch.request.extend_from_slice(identity.lines());
     }
+    push_hop_fields(&scratch.head, &plan, &mut scratch.request);
     match plan.framing.body.left() {
         Some(length)
             if length > 0
@@ -265,6 +266,8 @@ fn push_fields(head: &RequestHead, traced: bool, to: &mut Vec<u8>) {
             | FieldKind::Connection
             | FieldKind::Upgrade
             | FieldKind::Expect
+            | FieldKind::Te
+            | FieldKind::Trailer
             | FieldKind::HopByHop
             | FieldKind::Forwarding
             | FieldKind::Identity
@@ -274,6 +277,20 @@ fn push_fields(head: &RequestHead, traced: bool, to: &mut Vec<u8>) {
         if passes {
             put(to, &[name, b": ", value, b"\r\n"]);
         }
+    }
+}
+
+/// Appends what the gateway asks of the instance because the client asks it of the gateway.
+fn push_hop_fields(head: &RequestHead, plan: &Plan, to: &mut Vec<u8>) {
+    const ASKING: [FieldKind; 2] = [FieldKind::Te, FieldKind::Trailer];
+    if !head.has_any(&ASKING) {
+        return;
+    }
+    if plan.chunked {
+        push_announcement(head.values(FieldKind::Trailer), to);
+    }
+    if plan.minor == 1 && head.takes_trailers() {
+        put(to, &[b"te: trailers\r\nconnection: te\r\n"]);
     }
 }
 

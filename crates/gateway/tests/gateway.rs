@@ -20,3 +20,5 @@ mod lifecycle;
 mod streaming;
 #[path = "gateway/tokens.rs"]
 mod tokens;
+#[path = "gateway/trailers.rs"]
+mod trailers;

@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 
 use super::{DOWNLOAD, Exchange, MOST_WAITING, Upload};
 use crate::{
-    h1::{Body, FieldKind, Piece, push_chunk, push_number},
+    h1::{Body, FieldKind, Piece, push_announcement, push_chunk, push_last_chunk, push_number},
     scratch::Scratch,
     timer::Elapsed,
 };
@@ -68,6 +68,8 @@ impl Exchange<'_> {
                 | FieldKind::ContentLength
                 | FieldKind::Connection
                 | FieldKind::Upgrade
+                | FieldKind::Te
+                | FieldKind::Trailer
                 | FieldKind::HopByHop
                 | FieldKind::RequestId => false,
                 _ => true,
@@ -97,7 +99,12 @@ impl Exchange<'_> {
                 push_number(length, to);
                 to.extend_from_slice(b"\r\n");
             }
-            None if chunked => to.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+            None if chunked => {
+                to.extend_from_slice(b"transfer-encoding: chunked\r\n");
+                if response.has(FieldKind::Trailer) && body.is_chunked() {
+                    push_announcement(response.values(FieldKind::Trailer), to);
+                }
+            }
             None => {}
         }
         if !keep_alive {
@@ -164,7 +171,10 @@ impl Exchange<'_> {
         cx: &mut Context<'_>,
     ) -> Option<Relayed> {
         let Scratch {
-            download, output, ..
+            download,
+            output,
+            response: head,
+            ..
         } = &mut *self.scratch;
         while output.len() < MOST_WAITING {
             match response.body.next(download.unread()) {
@@ -185,11 +195,15 @@ impl Exchange<'_> {
                         return Some(Relayed::Whole);
                     }
                 }
-                Ok(Piece::End { skip }) => {
-                    download.consume(skip);
+                Ok(Piece::End { skip, trailers }) => {
                     if response.chunked {
-                        output.tail().extend_from_slice(b"0\r\n\r\n");
+                        let section = &download.unread()[skip - trailers..skip];
+                        let ends_here = |name: &[u8]| head.connection_names(name);
+                        if push_last_chunk(section, ends_here, output.tail()).is_err() {
+                            return Some(Relayed::InstanceBroke);
+                        }
                     }
+                    download.consume(skip);
                     return Some(Relayed::Whole);
                 }
                 Ok(Piece::Wait { skip }) => {

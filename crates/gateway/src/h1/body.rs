@@ -1,3 +1,5 @@
+use super::{HeadScan, Scanned};
+
 /// Where a message's body ends, and how far it has been read.
 #[derive(Debug)]
 pub(crate) struct Body(State);
@@ -15,16 +17,27 @@ enum State {
 }
 
 /// Where in a chunked body the reader stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 enum At {
-    Size { value: u64, digits: u8 },
-    Extension { value: u64 },
-    SizeFeed { value: u64 },
-    Data { left: u64 },
+    Size {
+        value: u64,
+        digits: u8,
+    },
+    Extension {
+        value: u64,
+    },
+    SizeFeed {
+        value: u64,
+    },
+    Data {
+        left: u64,
+    },
     DataReturn,
     DataFeed,
-    TrailerLine { empty: bool },
-    TrailerFeed { last: bool },
+    /// Behind the last chunk; the scan begins at the input's first byte.
+    Trailers {
+        scan: HeadScan,
+    },
 }
 
 /// What comes next in the input.
@@ -34,16 +47,19 @@ pub(crate) enum Piece {
     Data { skip: usize, length: usize },
     /// `skip` bytes of framing, and nothing more.
     Wait { skip: usize },
-    /// `skip` bytes of framing, which end the body.
-    End { skip: usize },
+    /// `skip` bytes of framing, which end the body. The last `trailers` of them are its trailers and
+    /// the empty line behind them: 2 when there are none.
+    End { skip: usize, trailers: usize },
 }
 
 /// Why a body cannot be read on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BodyFault(pub(crate) &'static str);
 
-/// Extensions and trailers are read and dropped, but not without end.
+/// Extensions are read and dropped, but not without end.
 const MOST_FRAMING: usize = 8 << 10;
+/// Trailers wait until all of them are there.
+const MOST_TRAILERS: usize = 8 << 10;
 
 impl Body {
     pub(crate) fn none() -> Self {
@@ -107,7 +123,10 @@ impl Body {
     /// Reads on in `input`; the caller then takes what the piece covers out of it.
     pub(crate) fn next(&mut self, input: &[u8]) -> Result<Piece, BodyFault> {
         match &mut self.0 {
-            State::Done => Ok(Piece::End { skip: 0 }),
+            State::Done => Ok(Piece::End {
+                skip: 0,
+                trailers: 0,
+            }),
             _ if input.is_empty() => Ok(Piece::Wait { skip: 0 }),
             State::UntilClose => Ok(Piece::Data {
                 skip: 0,
@@ -144,6 +163,9 @@ fn next_chunked(
     framing: &mut usize,
     input: &[u8],
 ) -> Result<Piece, BodyFault> {
+    if let At::Trailers { scan } = at {
+        return next_trailers(scan, 0, input);
+    }
     for (skip, &byte) in input.iter().enumerate() {
         *at = match (*at, byte) {
             (At::Data { left }, _) => {
@@ -178,30 +200,41 @@ fn next_chunked(
                 return Err(BodyFault("a chunk's extension is malformed"));
             }
             (At::Extension { value }, _) => At::Extension { value },
-            (At::SizeFeed { value: 0 }, b'\n') => At::TrailerLine { empty: true },
+            (At::SizeFeed { value: 0 }, b'\n') => {
+                let mut scan = HeadScan::default();
+                let piece = next_trailers(&mut scan, skip + 1, input);
+                *at = At::Trailers { scan };
+                return piece;
+            }
             (At::SizeFeed { value }, b'\n') => At::Data { left: value },
             (At::DataReturn, b'\r') => At::DataFeed,
             (At::DataFeed, b'\n') => At::Size {
                 value: 0,
                 digits: 0,
             },
-            (At::TrailerLine { empty }, b'\r') => At::TrailerFeed { last: empty },
-            (At::TrailerLine { .. }, 0 | b'\n') => {
-                return Err(BodyFault("a trailer is malformed"));
-            }
-            (At::TrailerLine { .. }, _) => At::TrailerLine { empty: false },
-            (At::TrailerFeed { last: true }, b'\n') => return Ok(Piece::End { skip: skip + 1 }),
-            (At::TrailerFeed { last: false }, b'\n') => At::TrailerLine { empty: true },
-            (At::SizeFeed { .. } | At::DataReturn | At::DataFeed | At::TrailerFeed { .. }, _) => {
+            (At::SizeFeed { .. } | At::DataReturn | At::DataFeed | At::Trailers { .. }, _) => {
                 return Err(BodyFault("a chunk does not end with CR LF"));
             }
         };
         *framing += 1;
         if *framing > MOST_FRAMING {
-            return Err(BodyFault("its chunk extensions or trailers are too long"));
+            return Err(BodyFault("its chunk extensions are too long"));
         }
     }
     Ok(Piece::Wait { skip: input.len() })
+}
+
+/// Looks for the end of the trailers, which begin `skip` bytes into the input.
+fn next_trailers(scan: &mut HeadScan, skip: usize, input: &[u8]) -> Result<Piece, BodyFault> {
+    match scan.next(&input[skip..]) {
+        Scanned::End(trailers) if trailers <= MOST_TRAILERS => Ok(Piece::End {
+            skip: skip + trailers,
+            trailers,
+        }),
+        Scanned::Partial if input.len() - skip < MOST_TRAILERS => Ok(Piece::Wait { skip }),
+        Scanned::BareLineFeed => Err(BodyFault("a trailer does not end with CR LF")),
+        Scanned::End(_) | Scanned::Partial => Err(BodyFault("its trailers are too long")),
+    }
 }
 
 #[cfg(test)]
@@ -219,7 +252,7 @@ mod tests {
                     data.extend_from_slice(&input[at + skip..at + skip + length]);
                     at += skip + length;
                 }
-                Piece::End { skip } => at += skip,
+                Piece::End { skip, .. } => at += skip,
                 Piece::Wait { skip } => {
                     at += skip;
                     if end == input.len() {
@@ -292,5 +325,37 @@ mod tests {
         assert!(read(Body::chunked(false), long.as_bytes(), 64).is_err());
         let read = read(Body::chunked(false), b"1;x=y\r\na\r\n0\r\nt: v\r\n\r\n", 64);
         assert_eq!(read, Ok((b"a".to_vec(), 21)));
+    }
+
+    #[test]
+    fn trailers_are_found_however_they_arrive() {
+        let wire = b"1\r\na\r\n0\r\nt: v\r\nu: w\r\n\r\nGET /";
+        let section = &b"t: v\r\nu: w\r\n\r\n"[..];
+        for step in 1..wire.len() {
+            let (mut body, mut at, mut end) = (Body::chunked(true), 0, 0);
+            loop {
+                match body.next(&wire[at..end]).unwrap() {
+                    Piece::Data { skip, length } => at += skip + length,
+                    Piece::End { skip, trailers } => {
+                        at += skip;
+                        assert_eq!(&wire[at - trailers..at], section, "{step}");
+                        break;
+                    }
+                    Piece::Wait { skip } => {
+                        at += skip;
+                        end = (end + step).min(wire.len());
+                    }
+                }
+            }
+            assert_eq!(&wire[at..], b"GET /");
+        }
+        for long in [
+            format!("0\r\nx: {}\r\n\r\n", "y".repeat(MOST_TRAILERS)),
+            format!("0\r\nx: {}", "y".repeat(MOST_TRAILERS)),
+            format!("0\r\n{}", "x: y\r\n".repeat(MOST_TRAILERS / 6 + 1)),
+        ] {
+            let fault = read(Body::chunked(true), long.as_bytes(), 64).unwrap_err();
+            assert_eq!(fault.0, "its trailers are too long");
+        }
     }
 }

@@ -13,6 +13,8 @@ pub(crate) enum FieldKind {
     Connection,
     Upgrade,
     Expect,
+    Te,
+    Trailer,
     /// Ends here by its definition.
     HopByHop,
     /// Says where a request came from or what it was rewritten to; only the gateway's word counts.
@@ -43,22 +45,35 @@ struct Field {
 #[derive(Debug, Default)]
 pub(crate) struct Fields {
     list: Vec<Field>,
+    /// The kinds that stand in the list, a bit each: most requests have none of most kinds, and
+    /// this tells without a look at every field.
+    kinds: u32,
 }
 
 impl Fields {
     pub(crate) fn clear(&mut self) {
         self.list.clear();
+        self.kinds = 0;
+    }
+
+    /// Whether a field of this kind stands here.
+    pub(crate) fn has(&self, kind: FieldKind) -> bool {
+        self.kinds & bit(kind) != 0
+    }
+
+    /// Whether a field of any of these kinds stands here.
+    pub(crate) fn has_any(&self, kinds: &[FieldKind]) -> bool {
+        let wanted = kinds.iter().fold(0, |bits, kind| bits | bit(*kind));
+        self.kinds & wanted != 0
     }
 
     /// Adds a field that httparse found in `head`.
     pub(crate) fn push(&mut self, head: &[u8], field: &httparse::Header<'_>) {
         let name = range_in(head, field.name.as_bytes());
         let value = range_in(head, field.value);
-        self.list.push(Field {
-            name,
-            value,
-            kind: classify(field.name.as_bytes()),
-        });
+        let kind = classify(field.name.as_bytes());
+        self.kinds |= bit(kind);
+        self.list.push(Field { name, value, kind });
     }
 
     /// All of them: kind, name as sent, value without surrounding white space.
@@ -82,8 +97,8 @@ impl Fields {
         kind: FieldKind,
     ) -> impl Iterator<Item = &'a [u8]> {
         let same = move |field: &&Field| field.kind == kind;
-        self.list
-            .iter()
+        let list = if self.has(kind) { &self.list[..] } else { &[] };
+        list.iter()
             .filter(same)
             .map(move |field| part(head, &field.value))
     }
@@ -102,6 +117,10 @@ impl Fields {
             Ok(first)
         }
     }
+}
+
+fn bit(kind: FieldKind) -> u32 {
+    1 << kind as u32
 }
 
 pub(crate) fn part<'a>(head: &'a [u8], range: &Range<u32>) -> &'a [u8] {
@@ -129,7 +148,7 @@ pub(crate) fn list_members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 const LONGEST: usize = 24;
 
 /// Looks the name up, whatever its case.
-fn classify(name: &[u8]) -> FieldKind {
+pub(super) fn classify(name: &[u8]) -> FieldKind {
     use FieldKind::*;
     let mut lower = [0; LONGEST];
     let length = name.len().min(LONGEST);
@@ -156,10 +175,10 @@ fn classify(name: &[u8]) -> FieldKind {
             b"connection" => Connection,
             b"upgrade" => Upgrade,
             b"expect" => Expect,
+            b"te" => Te,
+            b"trailer" => Trailer,
             b"keep-alive"
             | b"proxy-connection"
-            | b"te"
-            | b"trailer"
             | b"http2-settings"
             | b"proxy-authenticate"
             | b"proxy-authorization" => HopByHop,

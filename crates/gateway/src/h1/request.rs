@@ -95,11 +95,19 @@ impl RequestHead {
     /// request to be sent twice.
     pub(crate) fn idempotent(&self) -> bool {
         matches!(self.method(), "GET" | "HEAD" | "PUT" | "DELETE" | "OPTIONS")
-            || self.values(FieldKind::IdempotencyKey).next().is_some()
+            || self.has(FieldKind::IdempotencyKey)
     }
 
     pub(crate) fn fields(&self) -> impl Iterator<Item = (FieldKind, &[u8], &[u8])> {
         self.fields.iter(&self.bytes)
+    }
+
+    pub(crate) fn has(&self, kind: FieldKind) -> bool {
+        self.fields.has(kind)
+    }
+
+    pub(crate) fn has_any(&self, kinds: &[FieldKind]) -> bool {
+        self.fields.has_any(kinds)
     }
 
     pub(crate) fn values(&self, kind: FieldKind) -> impl Iterator<Item = &[u8]> {
@@ -119,7 +127,7 @@ impl RequestHead {
         let coding = self
             .single(FieldKind::TransferEncoding)
             .map_err(|()| Fault::malformed("Transfer-Encoding stands more than once"))?;
-        if self.values(FieldKind::Twin).next().is_some() && self.has_framing_twin() {
+        if self.has(FieldKind::Twin) && self.has_framing_twin() {
             return Err(Fault::malformed(
                 "a framing header is spelt with an underscore",
             ));
@@ -174,6 +182,13 @@ impl RequestHead {
             keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
         }
         keep_alive
+    }
+
+    /// Whether the client says that it takes trailers.
+    pub(crate) fn takes_trailers(&self) -> bool {
+        self.values(FieldKind::Te)
+            .flat_map(list_members)
+            .any(|member| member.eq_ignore_ascii_case(b"trailers"))
     }
 
     /// Whether the client asks for a WebSocket. Any other `Upgrade` may be ignored (RFC 9110 §7.8).

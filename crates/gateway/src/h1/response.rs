@@ -55,8 +55,12 @@ impl ResponseHead {
         self.fields.iter(&self.bytes)
     }
 
+    pub(crate) fn values(&self, kind: FieldKind) -> impl Iterator<Item = &[u8]> {
+        self.fields.values(&self.bytes, kind)
+    }
+
     pub(crate) fn has(&self, kind: FieldKind) -> bool {
-        self.fields.values(&self.bytes, kind).next().is_some()
+        self.fields.has(kind)
     }
 
     /// Whether `Connection` names this field, which then ends here.

@@ -77,6 +77,7 @@ fn all_gone_is_503_and_they_are_tried_again() {
         let mut client = Client(Wire {
             stream,
             read: Vec::new(),
+            trailers: Vec::new(),
         });
         client.0.message(false);
         client.send(&ok("back"));

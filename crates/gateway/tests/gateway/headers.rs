@@ -15,7 +15,7 @@ fn passed(headers: &str) -> Message {
 #[test]
 fn ends_to_ends_pass_and_hops_end() {
     let request = passed(
-        "Accept: */*\r\nCookie: a=b\r\nmy_header: 1\r\nX-Multi: 1\r\nX-Multi: 2\r\nKeep-Alive: 5\r\nTE: trailers\r\n\
+        "Accept: */*\r\nCookie: a=b\r\nmy_header: 1\r\nX-Multi: 1\r\nX-Multi: 2\r\nKeep-Alive: 5\r\nTE: gzip\r\n\
          Trailer: x\r\nProxy-Connection: keep-alive\r\nProxy-Authorization: Basic x\r\n\
          Connection: X-Hop, keep-alive\r\nX-Hop: 1\r\n",
     );

@@ -92,6 +92,8 @@ impl World {
 pub(crate) struct Wire {
     pub(crate) stream: TcpStream,
     pub(crate) read: Vec<u8>,
+    /// The trailers of the last chunked message.
+    pub(crate) trailers: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -143,6 +145,7 @@ impl Wire {
         Self {
             stream,
             read: Vec::new(),
+            trailers: Vec::new(),
         }
     }
 
@@ -179,7 +182,7 @@ impl Wire {
         }
     }
 
-    fn exactly(&mut self, length: usize) -> Option<Vec<u8>> {
+    pub(crate) fn exactly(&mut self, length: usize) -> Option<Vec<u8>> {
         while self.read.len() < length {
             if !self.fill() {
                 return None;
@@ -213,6 +216,13 @@ impl Wire {
         let size = self.line()?;
         let size =
             usize::from_str_radix(&size, 16).unwrap_or_else(|_| panic!("chunk size {size:?}"));
+        if size == 0 {
+            self.trailers.clear();
+            while let Some(line) = Some(self.line()?).filter(|line| !line.is_empty()) {
+                self.trailers.push(line);
+            }
+            return Some(Vec::new());
+        }
         let data = self.exactly(size)?;
         assert_eq!(self.line()?, "");
         Some(data)

@@ -2,6 +2,7 @@
 //! once, within bounded memory: what one side sends is only read as fast as the other side takes it.
 
 mod download;
+mod interim;
 
 use std::{
     pin::Pin,
@@ -12,13 +13,15 @@ use tokio::{io::AsyncWrite, net::TcpStream};
 
 use crate::{
     fault::Fault,
-    h1::{Body, HeadScan, Piece, Scanned, push_chunk, push_last_chunk},
+    h1::{Body, HeadScan, Piece, push_chunk, push_last_chunk},
     prepare::Plan,
     scratch::Scratch,
     server::{Client, READ},
     timer::{Elapsed, Millis, Timer, millis},
     worker::Worker,
 };
+
+use interim::Interims;
 
 pub(crate) use download::Relayed;
 
@@ -34,8 +37,11 @@ pub(crate) struct Exchange<'a> {
     taken: u64,
     /// Part of the body is gone: the request cannot be sent again.
     streamed: bool,
-    /// `100 Continue` waits in the output.
+    /// Interim responses wait in the output.
     interim: bool,
+    interims: Interims,
+    /// When a client that waits for `100 Continue` hears it from the gateway, if from nobody else.
+    continue_due: Millis,
     /// When the response's head must be there, given that the request is sent.
     answer_due: Millis,
     timeout: Millis,
@@ -83,6 +89,11 @@ const DOWNLOAD: usize = 16 << 10;
 const MOST_WAITING: usize = 32 << 10;
 /// A body of this size that came with its head can be sent again to another instance.
 const MOST_WHOLE: u64 = 64 << 10;
+/// How often a direction reads before the other one gets its turn, however much there is to read.
+const MOST_ROUNDS: usize = 16;
+/// How long an instance may take to say `100 Continue`. Many servers never do, and some clients wait
+/// for it without end.
+const CONTINUE_WAIT: Millis = 1_000;
 
 impl<'a> Exchange<'a> {
     pub(crate) fn new(
@@ -112,6 +123,8 @@ impl<'a> Exchange<'a> {
             taken,
             streamed: false,
             interim: false,
+            interims: Interims::default(),
+            continue_due: now + CONTINUE_WAIT,
             answer_due: now + timeout,
             timeout,
             body_timeout: millis(worker.shared.config.limits.body_timeout),
@@ -163,6 +176,7 @@ impl<'a> Exchange<'a> {
     pub(crate) async fn response_head(&mut self, instance: &mut TcpStream) -> Result<(), Failure> {
         self.upload = Upload::Running { starved: false };
         self.sent = 0;
+        self.interims = Interims::default();
         self.scratch.download.clear();
         let mut scan = HeadScan::default();
         std::future::poll_fn(|cx| {
@@ -172,10 +186,13 @@ impl<'a> Exchange<'a> {
             if let Poll::Ready(outcome) = self.poll_head(instance, &mut scan, cx) {
                 return Poll::Ready(outcome);
             }
-            if self.client_left(cx) {
+            let starved = self.upload == Upload::Running { starved: true };
+            if self.plan.framing.expects_continue && starved {
+                self.continue_in_time(cx);
+            }
+            if (self.interim && self.flush_interims(cx).is_err()) || self.client_left(cx) {
                 return Poll::Ready(Err(Failure::ClientGone));
             }
-            let starved = self.upload == Upload::Running { starved: true };
             let due = if starved {
                 self.moved + self.body_timeout
             } else {
@@ -190,6 +207,25 @@ impl<'a> Exchange<'a> {
             }
         })
         .await
+    }
+
+    /// Says `100 Continue` in the instance's place, when it was waited for long enough.
+    fn continue_in_time(&mut self, cx: &mut Context<'_>) {
+        if self.taken == 0 && self.client.timer.arm(self.continue_due, cx).is_err() {
+            self.plan.framing.expects_continue = false;
+            self.interim = true;
+            let to = self.scratch.output.tail();
+            to.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+    }
+
+    fn flush_interims(&mut self, cx: &mut Context<'_>) -> std::io::Result<()> {
+        let flushed = self.scratch.output.poll_flush(&mut self.client.stream, cx);
+        self.interim = flushed.is_pending();
+        match flushed {
+            Poll::Ready(flushed) => flushed,
+            Poll::Pending => Ok(()),
+        }
     }
 
     fn continue_upload(
@@ -217,6 +253,7 @@ impl<'a> Exchange<'a> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Halt>> {
         self.upload = Upload::Running { starved: false };
+        let mut rounds = 0;
         loop {
             while self.sent < self.scratch.request.len() {
                 let rest = &self.scratch.request[self.sent..];
@@ -242,28 +279,19 @@ impl<'a> Exchange<'a> {
             if self.take_body()? {
                 continue;
             }
-            if self.plan.framing.expects_continue {
-                self.plan.framing.expects_continue = false;
-                self.interim = true;
-                self.scratch
-                    .output
-                    .tail()
-                    .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-            }
             self.upload = Upload::Running { starved: true };
             let Client { stream, .. } = &mut *self.client;
-            if self.interim {
-                if ready!(self.scratch.output.poll_flush(stream, cx)).is_err() {
-                    return Poll::Ready(Err(Halt::ClientGone));
-                }
-                self.interim = false;
-            }
             match ready!(self.scratch.input.poll_fill(stream, READ, cx)) {
                 Ok(0) | Err(_) => return Poll::Ready(Err(Halt::ClientGone)),
                 Ok(_) => {
                     self.moved = self.now();
                     self.answer_due = self.moved + self.timeout;
                     self.upload = Upload::Running { starved: false };
+                    rounds += 1;
+                    if rounds == MOST_ROUNDS {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                 }
             }
         }
@@ -320,55 +348,6 @@ impl<'a> Exchange<'a> {
             }
         }
         Ok(true)
-    }
-
-    /// Reads the response's head, past any interim one (1xx), which end here.
-    fn poll_head(
-        &mut self,
-        instance: &mut TcpStream,
-        scan: &mut HeadScan,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Failure>> {
-        let most =
-            usize::try_from(self.worker.shared.config.limits.head_bytes).unwrap_or(usize::MAX);
-        loop {
-            let Scratch {
-                download, response, ..
-            } = &mut *self.scratch;
-            match scan.next(download.unread()) {
-                Scanned::End(length) => {
-                    if let Err(why) = response.parse(&download.unread()[..length]) {
-                        return Poll::Ready(Err(Failure::Nonsense(why)));
-                    }
-                    download.consume(length);
-                    match response.status {
-                        101 => {
-                            let why = "it switched protocols though nobody asked it to";
-                            return Poll::Ready(Err(Failure::Nonsense(why)));
-                        }
-                        100..=199 => {
-                            *scan = HeadScan::default();
-                            continue;
-                        }
-                        _ => return Poll::Ready(Ok(())),
-                    }
-                }
-                Scanned::BareLineFeed => {
-                    return Poll::Ready(Err(Failure::Nonsense("its head has a bare line feed")));
-                }
-                Scanned::Partial if download.len() >= most => {
-                    return Poll::Ready(Err(Failure::Nonsense("its head is too long")));
-                }
-                Scanned::Partial => {}
-            }
-            match ready!(download.poll_fill(instance, DOWNLOAD, cx)) {
-                Ok(0) | Err(_) => {
-                    let heard = !download.is_empty();
-                    return Poll::Ready(Err(Failure::HungUp { heard }));
-                }
-                Ok(_) => self.moved = self.client.timer.now(),
-            }
-        }
     }
 
     /// Notices a client that hung up while it waits. What it sends meanwhile is its next request.

@@ -282,9 +282,12 @@ fn push_fields(head: &RequestHead, traced: bool, to: &mut Vec<u8>) {
 
 /// Appends what the gateway asks of the instance because the client asks it of the gateway.
 fn push_hop_fields(head: &RequestHead, plan: &Plan, to: &mut Vec<u8>) {
-    const ASKING: [FieldKind; 2] = [FieldKind::Te, FieldKind::Trailer];
+    const ASKING: [FieldKind; 3] = [FieldKind::Te, FieldKind::Trailer, FieldKind::Expect];
     if !head.has_any(&ASKING) {
         return;
+    }
+    if plan.framing.expects_continue {
+        put(to, &[b"expect: 100-continue\r\n"]);
     }
     if plan.chunked {
         push_announcement(head.values(FieldKind::Trailer), to);

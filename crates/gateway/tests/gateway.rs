@@ -14,6 +14,8 @@ mod forwarding;
 mod headers;
 #[path = "gateway/hostile.rs"]
 mod hostile;
+#[path = "gateway/interim.rs"]
+mod interim;
 #[path = "gateway/lifecycle.rs"]
 mod lifecycle;
 #[path = "gateway/streaming.rs"]

@@ -6,7 +6,10 @@ use tokio::net::TcpStream;
 
 use super::{DOWNLOAD, Exchange, MOST_WAITING, Upload};
 use crate::{
-    h1::{Body, FieldKind, Piece, push_announcement, push_chunk, push_last_chunk, push_number},
+    h1::{
+        Body, FieldKind, Piece, ResponseHead, push_announcement, push_chunk, push_last_chunk,
+        push_number,
+    },
     scratch::Scratch,
     timer::Elapsed,
 };
@@ -55,32 +58,7 @@ impl Exchange<'_> {
         let reusable = response.keep_alive() && !body.is_until_close();
 
         let to = output.tail();
-        to.extend_from_slice(b"HTTP/1.1 ");
-        push_number(u64::from(response.status), to);
-        to.push(b' ');
-        to.extend_from_slice(response.reason());
-        to.extend_from_slice(b"\r\n");
-        let connection = response.has(FieldKind::Connection);
-        for (kind, name, value) in response.fields() {
-            let passes = match kind {
-                FieldKind::Other => !(connection && response.connection_names(name)),
-                FieldKind::TransferEncoding
-                | FieldKind::ContentLength
-                | FieldKind::Connection
-                | FieldKind::Upgrade
-                | FieldKind::Te
-                | FieldKind::Trailer
-                | FieldKind::HopByHop
-                | FieldKind::RequestId => false,
-                _ => true,
-            };
-            if passes {
-                to.extend_from_slice(name);
-                to.extend_from_slice(b": ");
-                to.extend_from_slice(value);
-                to.extend_from_slice(b"\r\n");
-            }
-        }
+        push_status_and_fields(response, to);
         if !response.has(FieldKind::Date) {
             self.worker.push_date(to);
         }
@@ -223,5 +201,36 @@ impl Exchange<'_> {
             }
         }
         None
+    }
+}
+
+/// Appends the status line and the fields that pass. Framing, and what concerns the connection, is
+/// the caller's to add.
+pub(super) fn push_status_and_fields(response: &ResponseHead, to: &mut Vec<u8>) {
+    to.extend_from_slice(b"HTTP/1.1 ");
+    push_number(u64::from(response.status), to);
+    to.push(b' ');
+    to.extend_from_slice(response.reason());
+    to.extend_from_slice(b"\r\n");
+    let connection = response.has(FieldKind::Connection);
+    for (kind, name, value) in response.fields() {
+        let passes = match kind {
+            FieldKind::Other => !(connection && response.connection_names(name)),
+            FieldKind::TransferEncoding
+            | FieldKind::ContentLength
+            | FieldKind::Connection
+            | FieldKind::Upgrade
+            | FieldKind::Te
+            | FieldKind::Trailer
+            | FieldKind::HopByHop
+            | FieldKind::RequestId => false,
+            _ => true,
+        };
+        if passes {
+            to.extend_from_slice(name);
+            to.extend_from_slice(b": ");
+            to.extend_from_slice(value);
+            to.extend_from_slice(b"\r\n");
+        }
     }
 }

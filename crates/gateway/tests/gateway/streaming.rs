@@ -144,31 +144,6 @@ fn bytes_after_a_response_are_never_another_clients_response() {
 }
 
 #[test]
-fn continue_is_said_by_the_gateway() {
-    let service = Service::answering(|request| {
-        assert_eq!(request.header("expect"), None);
-        ok(&String::from_utf8_lossy(&request.body))
-    });
-    let world = World::of(&[&service]);
-    let mut client = world.client();
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
-    assert_eq!(client.0.head().unwrap().first, "HTTP/1.1 100 Continue");
-    client.send("body");
-    assert_eq!(client.response().text(), "body");
-}
-
-#[test]
-fn interim_responses_end_here() {
-    let service = Service::answering(|_| {
-        format!(
-            "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n{}",
-            ok("final")
-        )
-    });
-    assert_eq!(World::of(&[&service]).get("/").text(), "final");
-}
-
-#[test]
 fn a_client_that_leaves_ends_the_request() {
     let (left, gone) = mpsc::channel();
     let service = Service::start(move |wire| {

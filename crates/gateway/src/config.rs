@@ -52,6 +52,9 @@ pub struct Limits {
     /// How long a body may stand still in either direction.
     #[serde(with = "units::duration")]
     pub body_timeout: Duration,
+    /// How long an upgraded connection, such as a WebSocket, may be silent in both directions.
+    #[serde(with = "units::duration")]
+    pub upgraded_idle_timeout: Duration,
     /// Client connections per thread; more are answered 503 and closed.
     pub connections: usize,
     /// How long an unused connection to an instance is kept.
@@ -69,6 +72,7 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(60),
+            upgraded_idle_timeout: Duration::from_secs(600),
             connections: 10_000,
             upstream_idle_timeout: Duration::from_secs(30),
             upstream_idle_connections: 128,

@@ -90,7 +90,7 @@ const MOST_WAITING: usize = 32 << 10;
 /// A body of this size that came with its head can be sent again to another instance.
 const MOST_WHOLE: u64 = 64 << 10;
 /// How often a direction reads before the other one gets its turn, however much there is to read.
-const MOST_ROUNDS: usize = 16;
+pub(crate) const MOST_ROUNDS: usize = 16;
 /// How long an instance may take to say `100 Continue`. Many servers never do, and some clients wait
 /// for it without end.
 const CONTINUE_WAIT: Millis = 1_000;

@@ -103,16 +103,6 @@ impl Fault {
         Self { allow, ..fault }.closing()
     }
 
-    pub(crate) fn upgrade_unsupported() -> Self {
-        let detail = "the gateway does not carry WebSockets yet";
-        Self::new(
-            501,
-            Kind::FailedPrecondition,
-            "gateway.upgrade_unsupported",
-            detail,
-        )
-    }
-
     pub(crate) fn no_route() -> Self {
         Self::new(
             404,
@@ -273,7 +263,6 @@ fn reason(status: u16) -> &'static str {
         413 => "Content Too Large",
         417 => "Expectation Failed",
         431 => "Request Header Fields Too Large",
-        501 => "Not Implemented",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",

@@ -12,6 +12,7 @@ use crate::{
     scratch::Scratch,
     server::Client,
     timer::millis,
+    tunnel::Upgraded,
     upstream::{Instance, Lease},
     worker::Worker,
 };
@@ -24,6 +25,8 @@ pub(crate) enum Outcome {
     Fault(Fault),
     /// The client is gone, or has half a response.
     Broken,
+    /// An instance has agreed to another protocol.
+    Upgraded(Box<Upgraded>),
 }
 
 pub(crate) async fn forward(
@@ -39,10 +42,11 @@ pub(crate) async fn forward(
     let idempotent = plan.idempotent;
     service.refresh();
     service.budget.deposit();
-    let mut exchange = Exchange::new(worker, client, scratch, plan);
     let mut tried: Vec<Rc<Instance>> = Vec::new();
     // After a kept connection failed the next is a new one, or every kept one might be tried.
-    let mut only_new = false;
+    // One that is going to speak another protocol is of no use to the pool afterwards anyway.
+    let mut only_new = plan.upgrade;
+    let mut exchange = Exchange::new(worker, client, scratch, plan);
     let mut last = None;
     let outcome = loop {
         let Some(lease) = service.pick(&tried, exchange.now(), &worker.random) else {
@@ -72,6 +76,14 @@ pub(crate) async fn forward(
             Some(mut stream) => match exchange.response_head(&mut stream).await {
                 Ok(()) => {
                     record.instance = Some(lease.instance.id.clone());
+                    if exchange.has_switched() {
+                        record.answered(exchange.status(), None);
+                        break Outcome::Upgraded(Box::new(Upgraded {
+                            first: exchange.begin_upgrade(),
+                            instance: stream,
+                            lease,
+                        }));
+                    }
                     break relay(worker, &mut exchange, &lease, stream, record).await;
                 }
                 Err(Failure::Client(fault)) => break Outcome::Fault(fault),

@@ -4,6 +4,7 @@
 mod body;
 mod buffer;
 mod fields;
+mod protocols;
 mod request;
 mod response;
 mod scan;
@@ -12,6 +13,7 @@ mod trailers;
 pub(crate) use body::{Body, BodyFault, Piece};
 pub(crate) use buffer::{Buffer, push_chunk, push_number};
 pub(crate) use fields::{FieldKind, Fields};
+pub(crate) use protocols::push_protocols;
 pub(crate) use request::{Destination, Framing, MOST_HEADERS, RequestHead};
 pub(crate) use response::ResponseHead;
 pub(crate) use scan::{HeadScan, Scanned};

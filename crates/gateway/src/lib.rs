@@ -9,6 +9,7 @@
 //! prepare     framing → canonical host and path → route → proof → the head for the instance
 //! forward     picks an instance (upstream), connects, tries another one where that is safe
 //! exchange    request up and response down at once, within bounded memory and time
+//! tunnel      bytes in both directions, when both sides have agreed to another protocol
 //! record      metrics and the access log
 //! ```
 //!
@@ -37,6 +38,7 @@ mod scratch;
 mod server;
 mod timer;
 mod trace;
+mod tunnel;
 mod upstream;
 mod worker;
 

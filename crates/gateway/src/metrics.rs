@@ -67,6 +67,12 @@ pub(crate) struct ServiceCounters {
     pub(crate) active: Counter,
     /// Unused connections kept.
     pub(crate) idle: Counter,
+    pub(crate) upgrades: Counter,
+    /// Upgraded connections open now.
+    pub(crate) upgraded: Counter,
+    /// Bytes on them, from clients and to clients.
+    pub(crate) upgraded_in: Counter,
+    pub(crate) upgraded_out: Counter,
 }
 
 /// What one thread knows of itself.
@@ -75,6 +81,7 @@ pub(crate) struct ServiceCounters {
 pub(crate) struct ThreadCounters {
     pub(crate) requests: Counter,
     pub(crate) in_flight: Counter,
+    pub(crate) upgraded: Counter,
     pub(crate) connections: Counter,
     pub(crate) accepted: Counter,
     pub(crate) refused: Counter,
@@ -140,6 +147,8 @@ pub struct Stats {
     pub requests: u64,
     /// Requests being answered now.
     pub in_flight: u64,
+    /// Upgraded connections (WebSockets and the like) open now; not among the requests.
+    pub upgraded: u64,
     /// Client connections open now.
     pub connections: u64,
     /// Lines that the access log had no room for.
@@ -183,6 +192,7 @@ impl Metrics {
         Stats {
             requests: self.threads.sum(|thread| &thread.requests),
             in_flight: self.threads.sum(|thread| &thread.in_flight),
+            upgraded: self.threads.sum(|thread| &thread.upgraded),
             connections: self.threads.sum(|thread| &thread.connections),
             access_log_dropped: self.threads.sum(|thread| &thread.log_dropped),
         }
@@ -199,7 +209,7 @@ impl Metrics {
 
     fn thread_text(&self, text: &mut String) {
         type Pick = fn(&ThreadCounters) -> &Counter;
-        let series: [(&str, &str, &str, Pick); 6] = [
+        let series: [(&str, &str, &str, Pick); 7] = [
             ("connections", "gauge", "Client connections open.", |t| {
                 &t.connections
             }),
@@ -220,6 +230,12 @@ impl Metrics {
                 "gauge",
                 "Requests being answered.",
                 |t| &t.in_flight,
+            ),
+            (
+                "upgraded_connections",
+                "gauge",
+                "Client connections that go on in another protocol.",
+                |t| &t.upgraded,
             ),
             (
                 "requests_malformed_total",
@@ -322,7 +338,7 @@ impl Metrics {
 
     fn service_text(&self, text: &mut String) {
         type Pick = fn(&ServiceCounters) -> &Counter;
-        let series: [(&str, &str, &str, Pick); 8] = [
+        let series: [(&str, &str, &str, Pick); 12] = [
             (
                 "connects_total",
                 "counter",
@@ -370,6 +386,30 @@ impl Metrics {
                 "gauge",
                 "Unused connections to instances.",
                 |s| &s.idle,
+            ),
+            (
+                "upgrades_total",
+                "counter",
+                "Connections upgraded to another protocol.",
+                |s| &s.upgrades,
+            ),
+            (
+                "upgraded_connections",
+                "gauge",
+                "Upgraded connections open.",
+                |s| &s.upgraded,
+            ),
+            (
+                "upgraded_received_bytes_total",
+                "counter",
+                "Bytes from clients on upgraded connections.",
+                |s| &s.upgraded_in,
+            ),
+            (
+                "upgraded_sent_bytes_total",
+                "counter",
+                "Bytes to clients on upgraded connections.",
+                |s| &s.upgraded_out,
             ),
         ];
         let services = self.services.lock();

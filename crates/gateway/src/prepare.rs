@@ -4,7 +4,10 @@ use std::rc::Rc;
 
 use crate::{
     fault::Fault,
-    h1::{Destination, FieldKind, Framing, RequestHead, push_announcement, push_number},
+    h1::{
+        Destination, FieldKind, Framing, RequestHead, push_announcement, push_number,
+        push_protocols,
+    },
     path,
     record::Record,
     route::{Auth, Route},
@@ -25,6 +28,8 @@ pub(crate) struct Plan {
     pub(crate) to_head: bool,
     pub(crate) minor: u8,
     pub(crate) idempotent: bool,
+    /// The instance is offered another protocol.
+    pub(crate) upgrade: bool,
 }
 
 impl Plan {
@@ -87,18 +92,18 @@ pub(crate) fn prepare(
         .find(host, path)
         .ok_or_else(Fault::no_route)?;
     record.routed(&table, route);
+    let upgrade = head.asks_for_upgrade();
     let plan = Plan {
         chunked: framing.body.is_chunked(),
         to_head: head.method() == "HEAD",
         minor: head.minor,
-        idempotent: head.idempotent(),
+        // Whoever offers another protocol may have begun to speak it.
+        idempotent: head.idempotent() && !upgrade,
+        upgrade,
         table,
         route,
         framing,
     };
-    if head.asks_for_websocket() {
-        return Err(Fault::upgrade_unsupported());
-    }
     let passes = head
         .values(FieldKind::Via)
         .flat_map(|via| via.split(|b| *b == b','));
@@ -282,7 +287,12 @@ fn push_fields(head: &RequestHead, traced: bool, to: &mut Vec<u8>) {
 
 /// Appends what the gateway asks of the instance because the client asks it of the gateway.
 fn push_hop_fields(head: &RequestHead, plan: &Plan, to: &mut Vec<u8>) {
-    const ASKING: [FieldKind; 3] = [FieldKind::Te, FieldKind::Trailer, FieldKind::Expect];
+    const ASKING: [FieldKind; 4] = [
+        FieldKind::Upgrade,
+        FieldKind::Te,
+        FieldKind::Trailer,
+        FieldKind::Expect,
+    ];
     if !head.has_any(&ASKING) {
         return;
     }
@@ -292,8 +302,15 @@ fn push_hop_fields(head: &RequestHead, plan: &Plan, to: &mut Vec<u8>) {
     if plan.chunked {
         push_announcement(head.values(FieldKind::Trailer), to);
     }
-    if plan.minor == 1 && head.takes_trailers() {
-        put(to, &[b"te: trailers\r\nconnection: te\r\n"]);
+    let trailers = plan.minor == 1 && head.takes_trailers();
+    match (plan.upgrade, trailers) {
+        (true, true) => put(to, &[b"te: trailers\r\nconnection: upgrade, te\r\n"]),
+        (true, false) => put(to, &[b"connection: upgrade\r\n"]),
+        (false, true) => put(to, &[b"te: trailers\r\nconnection: te\r\n"]),
+        (false, false) => {}
+    }
+    if plan.upgrade {
+        push_protocols(head.offered_protocols(), to);
     }
 }
 

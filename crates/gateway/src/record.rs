@@ -6,6 +6,7 @@ use sinew_core::InstanceId;
 
 use crate::{
     access_log,
+    gateway::RouteEntry,
     scratch::Scratch,
     server::Client,
     worker::{Table, Worker},
@@ -17,6 +18,7 @@ pub(crate) struct Record {
     route: Option<(Rc<Table>, usize)>,
     status: u16,
     code: Option<&'static str>,
+    upgraded: bool,
     pub(crate) instance: Option<InstanceId>,
     pub(crate) retries: u32,
     pub(crate) body_in: u64,
@@ -36,6 +38,7 @@ impl Record {
             route: None,
             status: CLIENT_GONE,
             code: None,
+            upgraded: false,
             instance: None,
             retries: 0,
             body_in: 0,
@@ -56,19 +59,42 @@ impl Record {
         self.code = Some(code);
     }
 
+    /// The connection goes on in another protocol: as a request it is over and counted now, and what
+    /// comes is logged when it ends.
+    pub(crate) fn upgraded(&mut self) {
+        let counters = self.worker.counters();
+        counters.in_flight.sub(1);
+        counters.upgraded.add(1);
+        self.upgraded = true;
+        self.count(self.took());
+    }
+
+    fn took(&self) -> Duration {
+        self.worker.clock.monotonic().saturating_sub(self.started)
+    }
+
+    fn route(&self) -> Option<&RouteEntry> {
+        let (table, index) = self.route.as_ref()?;
+        Some(&table.snapshot.routes[*index])
+    }
+
+    fn count(&self, took: Duration) {
+        self.worker.counters().requests.add(1);
+        let metrics = &self.worker.shared.metrics;
+        let counters = self
+            .route()
+            .map_or(&metrics.unrouted, |route| &route.counters);
+        counters
+            .of(self.worker.index)
+            .record(self.status, took, self.body_in, self.body_out);
+    }
+
     /// Counts and logs.
     pub(crate) fn finish(self, worker: &Worker, client: &Client, scratch: &Scratch) {
-        let took = worker.clock.monotonic().saturating_sub(self.started);
-        worker.counters().requests.add(1);
-        let metrics = &worker.shared.metrics;
-        let route = self
-            .route
-            .as_ref()
-            .map(|(table, index)| &table.snapshot.routes[*index]);
-        let counters = route.map_or(&metrics.unrouted, |route| &route.counters);
-        counters
-            .of(worker.index)
-            .record(self.status, took, self.body_in, self.body_out);
+        let (took, route) = (self.took(), self.route());
+        if !self.upgraded {
+            self.count(took);
+        }
         let Some(log) = &worker.log else { return };
         let line = access_log::Line {
             time: worker.clock.now(),
@@ -96,6 +122,11 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.worker.counters().in_flight.sub(1);
+        let counters = self.worker.counters();
+        if self.upgraded {
+            counters.upgraded.sub(1);
+        } else {
+            counters.in_flight.sub(1);
+        }
     }
 }

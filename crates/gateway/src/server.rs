@@ -16,6 +16,7 @@ use crate::{
     record::Record,
     scratch::Scratch,
     timer::{Elapsed, Millis, Timer, millis},
+    tunnel::{self, Ended},
     worker::Worker,
 };
 
@@ -196,10 +197,21 @@ async fn answer(
         Ok(mut plan) => {
             match forward::forward(worker, client, scratch, &mut plan, &mut record).await {
                 Outcome::Answered { keep_alive: true } => After::KeepAlive,
-                Outcome::Answered { keep_alive: false } if plan.request_left() => After::Linger,
+                Outcome::Answered { keep_alive: false }
+                    if plan.request_left() || plan.upgrade || !scratch.input.is_empty() =>
+                {
+                    After::Linger
+                }
                 Outcome::Answered { keep_alive: false } | Outcome::Broken => After::Close,
+                Outcome::Upgraded(upgraded) => {
+                    match tunnel::run(worker, client, scratch, upgraded, &mut record).await {
+                        Ended::Whole | Ended::InstanceBroke => After::Linger,
+                        Ended::ClientBroke | Ended::Idle | Ended::Stopped => After::Close,
+                    }
+                }
                 Outcome::Fault(fault) => {
-                    let keep_alive = plan.framing.keep_alive && !plan.request_left();
+                    let keep_alive =
+                        plan.framing.keep_alive && !plan.request_left() && !plan.upgrade;
                     reply(worker, client, scratch, &fault, keep_alive, &mut record).await
                 }
             }
@@ -208,7 +220,8 @@ async fn answer(
             if fault.close {
                 worker.counters().malformed.add(1);
             }
-            let keep_alive = !fault.close && prepare::skip_body(scratch);
+            let keep_alive =
+                !fault.close && prepare::skip_body(scratch) && !scratch.head.asks_for_upgrade();
             reply(worker, client, scratch, &fault, keep_alive, &mut record).await
         }
     };

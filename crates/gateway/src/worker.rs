@@ -46,6 +46,7 @@ pub(crate) struct Worker {
     )]
     spare: RefCell<Vec<Box<Scratch>>>,
     draining: Cell<bool>,
+    stopping: Cell<bool>,
     date: RefCell<String>,
     date_second: Cell<u64>,
 }
@@ -58,6 +59,8 @@ pub(crate) struct Table {
 
 /// More scratch memory than this is given back.
 const MOST_SPARE: usize = 256;
+/// How often the other tasks get their turn before the thread ends without them.
+const MOST_TURNS: usize = 10_000;
 
 impl Worker {
     fn new(shared: Arc<Shared>, index: usize) -> Self {
@@ -76,6 +79,7 @@ impl Worker {
             services: RefCell::default(),
             spare: RefCell::default(),
             draining: Cell::new(false),
+            stopping: Cell::new(false),
             date: RefCell::default(),
             date_second: Cell::new(0),
             shared,
@@ -124,6 +128,23 @@ impl Worker {
     /// Whether connections should end.
     pub(crate) fn draining(&self) -> bool {
         self.draining.get()
+    }
+
+    /// Whether the thread ends: what has no end of its own should end now.
+    pub(crate) fn stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// Lets upgraded connections end, so that they are logged: they would only be dropped otherwise.
+    async fn stop(&self) {
+        self.stopping.set(true);
+        self.ticker.wake_all();
+        for _ in 0..MOST_TURNS {
+            if self.counters().upgraded.get() == 0 {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     pub(crate) fn scratch(&self) -> Box<Scratch> {
@@ -256,7 +277,7 @@ pub(crate) async fn run(
                         worker.draining.set(true);
                         worker.ticker.wake_all();
                     }
-                    Phase::Stopped => return,
+                    Phase::Stopped => return worker.stop().await,
                 }
             }
         }

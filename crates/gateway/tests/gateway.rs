@@ -24,3 +24,5 @@ mod streaming;
 mod tokens;
 #[path = "gateway/trailers.rs"]
 mod trailers;
+#[path = "gateway/upgrades.rs"]
+mod upgrades;

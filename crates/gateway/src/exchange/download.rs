@@ -8,7 +8,7 @@ use super::{DOWNLOAD, Exchange, MOST_WAITING, Upload};
 use crate::{
     h1::{
         Body, FieldKind, Piece, ResponseHead, push_announcement, push_chunk, push_last_chunk,
-        push_number,
+        push_number, push_protocols,
     },
     scratch::Scratch,
     timer::Elapsed,
@@ -51,11 +51,14 @@ impl Exchange<'_> {
         let body = response.body(self.plan.to_head)?;
         let unframed = body.left().is_none();
         let chunked = unframed && self.plan.minor == 1;
+        // After an upgrade that was not agreed to, whoever stands between the client and here may
+        // believe that it was: what comes next on the connection is better never read.
         let keep_alive = self.plan.framing.keep_alive
+            && !self.plan.upgrade
             && !self.worker.draining()
             && self.upload == Upload::Done
             && (chunked || !unframed);
-        let reusable = response.keep_alive() && !body.is_until_close();
+        let reusable = response.keep_alive() && !body.is_until_close() && !self.plan.upgrade;
 
         let to = output.tail();
         push_status_and_fields(response, to);
@@ -84,6 +87,12 @@ impl Exchange<'_> {
                 }
             }
             None => {}
+        }
+        let upgrade = response.status == 426 && response.protocols().next().is_some();
+        if upgrade {
+            // It must say to what (RFC 9110 §15.5.22).
+            push_protocols(response.protocols(), to);
+            to.extend_from_slice(b"connection: upgrade\r\n");
         }
         if !keep_alive {
             to.extend_from_slice(b"connection: close\r\n");

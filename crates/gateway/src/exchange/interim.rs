@@ -1,13 +1,13 @@
 //! The head of the response and what comes before it: interim responses (1xx), which go on to a
-//! client that knows them.
+//! client that knows them, and the agreement to another protocol.
 
 use std::task::{Context, Poll, ready};
 
 use tokio::net::TcpStream;
 
-use super::{DOWNLOAD, Exchange, Failure, download::push_status_and_fields};
+use super::{DOWNLOAD, Exchange, Failure, Upload, download::push_status_and_fields};
 use crate::{
-    h1::{HeadScan, Scanned},
+    h1::{FieldKind, HeadScan, ResponseHead, Scanned, push_protocols},
     scratch::Scratch,
 };
 
@@ -42,10 +42,7 @@ impl Exchange<'_> {
                     }
                     download.consume(length);
                     match response.status {
-                        101 => {
-                            let why = "it switched protocols though nobody asked it to";
-                            return Poll::Ready(Err(Failure::Nonsense(why)));
-                        }
+                        101 => return Poll::Ready(self.check_switch()),
                         100..=199 => {
                             self.interims.bytes += length;
                             self.take_interim(most)?;
@@ -94,4 +91,64 @@ impl Exchange<'_> {
         self.interim = true;
         Ok(())
     }
+
+    /// Whether the instance may switch protocols now, and to what it says.
+    fn check_switch(&self) -> Result<(), Failure> {
+        let Scratch { response, head, .. } = &*self.scratch;
+        if !self.plan.upgrade {
+            let why = "it switched protocols though nobody asked it to";
+            return Err(Failure::Nonsense(why));
+        }
+        if self.upload != Upload::Done {
+            return Err(Failure::Nonsense(
+                "it switched protocols before it had the whole request",
+            ));
+        }
+        let offered = |protocol: &[u8]| {
+            head.offered_protocols()
+                .any(|offer| offer.eq_ignore_ascii_case(protocol))
+        };
+        if switches_to(response, offered) {
+            Ok(())
+        } else {
+            Err(Failure::Nonsense(
+                "it switched to a protocol that nobody offered",
+            ))
+        }
+    }
+
+    /// Writes the head that tells the client, and the instance's first bytes, of which there are as
+    /// many as it answers.
+    pub(crate) fn begin_upgrade(&mut self) -> usize {
+        let Scratch {
+            response,
+            output,
+            download,
+            request_id,
+            ..
+        } = &mut *self.scratch;
+        let to = output.tail();
+        push_status_and_fields(response, to);
+        if !response.has(FieldKind::Date) {
+            self.worker.push_date(to);
+        }
+        to.extend_from_slice(b"x-request-id: ");
+        to.extend_from_slice(request_id.as_bytes());
+        to.extend_from_slice(b"\r\nconnection: upgrade\r\n");
+        push_protocols(response.protocols(), to);
+        to.extend_from_slice(b"\r\n");
+        to.extend_from_slice(download.unread());
+        download.len()
+    }
+
+    /// Whether the instance has agreed to another protocol.
+    pub(crate) fn has_switched(&self) -> bool {
+        self.scratch.response.status == 101
+    }
+}
+
+fn switches_to(response: &ResponseHead, offered: impl Fn(&[u8]) -> bool) -> bool {
+    response.connection_names(b"upgrade")
+        && response.protocols().next().is_some()
+        && response.protocols().all(offered)
 }

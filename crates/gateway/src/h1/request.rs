@@ -3,6 +3,7 @@ use std::{mem::MaybeUninit, ops::Range};
 use super::{
     Body, FieldKind, Fields,
     fields::{list_members, part, range_in},
+    protocols::protocols,
 };
 use crate::{
     fault::Fault,
@@ -184,6 +185,17 @@ impl RequestHead {
         keep_alive
     }
 
+    /// Whether the client offers to go on in another protocol that the gateway passes on. `Upgrade`
+    /// may always be ignored (RFC 9110 §7.8), and is where it means nothing: in HTTP/1.0, without
+    /// `Connection: upgrade`, and to a HEAD request.
+    pub(crate) fn asks_for_upgrade(&self) -> bool {
+        self.has(FieldKind::Upgrade)
+            && self.minor == 1
+            && self.method() != "HEAD"
+            && self.connection_names(b"upgrade")
+            && self.offered_protocols().next().is_some()
+    }
+
     /// Whether the client says that it takes trailers.
     pub(crate) fn takes_trailers(&self) -> bool {
         self.values(FieldKind::Te)
@@ -191,12 +203,9 @@ impl RequestHead {
             .any(|member| member.eq_ignore_ascii_case(b"trailers"))
     }
 
-    /// Whether the client asks for a WebSocket. Any other `Upgrade` may be ignored (RFC 9110 §7.8).
-    pub(crate) fn asks_for_websocket(&self) -> bool {
-        let websocket = |member: &[u8]| member.eq_ignore_ascii_case(b"websocket");
-        self.values(FieldKind::Upgrade)
-            .flat_map(list_members)
-            .any(websocket)
+    /// The protocols of `Upgrade` that the gateway passes on.
+    pub(crate) fn offered_protocols(&self) -> impl Iterator<Item = &[u8]> {
+        protocols(self.values(FieldKind::Upgrade))
     }
 
     /// Whether `Connection` names this field, which then ends here.

@@ -3,6 +3,7 @@ use std::{mem::MaybeUninit, ops::Range};
 use super::{
     Body, FieldKind, Fields,
     fields::{list_members, part, range_in},
+    protocols::protocols,
     request::{MOST_HEADERS, decimal},
 };
 
@@ -57,6 +58,11 @@ impl ResponseHead {
 
     pub(crate) fn values(&self, kind: FieldKind) -> impl Iterator<Item = &[u8]> {
         self.fields.values(&self.bytes, kind)
+    }
+
+    /// The protocols of `Upgrade`.
+    pub(crate) fn protocols(&self) -> impl Iterator<Item = &[u8]> {
+        protocols(self.values(FieldKind::Upgrade))
     }
 
     pub(crate) fn has(&self, kind: FieldKind) -> bool {

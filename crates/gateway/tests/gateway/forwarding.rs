@@ -183,27 +183,6 @@ fn a_response_that_ends_with_its_connection_is_chunked_for_the_client() {
 }
 
 #[test]
-fn websockets_are_refused_and_other_upgrades_ignored() {
-    let service = Service::saying("plain");
-    let world = World::of(&[&service]);
-    let ask = |protocol: &str| {
-        world.ask(&format!(
-            "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\n\
-             HTTP2-Settings: x\r\n\r\n"
-        ))
-    };
-    let refused = ask("WebSocket");
-    assert_eq!(
-        (refused.status(), refused.code().as_str()),
-        (501, "gateway.upgrade_unsupported")
-    );
-    assert_eq!(ask("h2c").text(), "plain");
-    assert_eq!(service.requests().len(), 1);
-    assert_eq!(service.requests()[0].header("upgrade"), None);
-    assert_eq!(service.requests()[0].header("http2-settings"), None);
-}
-
-#[test]
 fn large_bodies_pass_in_both_directions() {
     let service = Service::answering(|request| ok(&String::from_utf8_lossy(&request.body)));
     let mut large = route("/**", "app");

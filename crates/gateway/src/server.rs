@@ -241,7 +241,10 @@ async fn reply(
     let close = fault.close || !keep_alive || worker.draining();
     let to_head = scratch.head.method() == "HEAD";
     let Scratch {
-        output, request_id, ..
+        output,
+        request_id,
+        head,
+        ..
     } = &mut *scratch;
     let sent = fault.render(to_head, close, output.tail(), |to| {
         worker.push_date(to);
@@ -249,6 +252,9 @@ async fn reply(
             to.extend_from_slice(b"x-request-id: ");
             to.extend_from_slice(request_id.as_bytes());
             to.extend_from_slice(b"\r\n");
+        }
+        if !close && head.minor == 0 {
+            to.extend_from_slice(b"connection: keep-alive\r\n");
         }
     });
     record.answered(fault.status, Some(fault.code));

@@ -164,6 +164,36 @@ fn old_clients_are_served() {
 }
 
 #[test]
+fn old_clients_keep_a_connection_only_if_they_ask() {
+    let service = Service::saying("abc");
+    let world = World::with(config(vec![route("/x/**", "app")]), &[&service], None);
+    let mut client = world.client();
+    client.send("GET /x HTTP/1.0\r\n\r\nGET /x HTTP/1.0\r\n\r\n");
+    let response = client.response();
+    assert_eq!(response.text(), "abc");
+    assert_eq!(response.header("connection").as_deref(), Some("close"));
+    assert!(client.0.closed());
+    assert_eq!(service.requests().len(), 1);
+
+    // What the gateway answers itself says so, too.
+    let mut client = world.client();
+    for (path, status) in [("/none", 404), ("/x", 200), ("/a//b", 400), ("/x", 200)] {
+        client.send(&format!(
+            "GET {path} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+        ));
+        let response = client.response();
+        assert_eq!(response.status(), status);
+        assert_eq!(response.header("connection").as_deref(), Some("keep-alive"));
+    }
+    client.send("GET /none HTTP/1.0\r\n\r\n");
+    assert_eq!(
+        client.response().header("connection").as_deref(),
+        Some("close")
+    );
+    assert!(client.0.closed());
+}
+
+#[test]
 fn a_response_that_ends_with_its_connection_is_chunked_for_the_client() {
     let service = Service::start(|wire| {
         wire.message(false);

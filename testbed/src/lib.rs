@@ -9,6 +9,7 @@
 )]
 
 mod etcd;
+mod kafka;
 mod mariadb;
 mod memcached;
 mod nats;
@@ -22,6 +23,7 @@ mod s3;
 mod server;
 
 pub use etcd::Etcd;
+pub use kafka::Kafka;
 pub use mariadb::Mariadb;
 pub use memcached::Memcached;
 pub use nats::Nats;

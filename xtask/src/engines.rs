@@ -4,7 +4,7 @@ pub(crate) mod conformance;
 mod up;
 
 use anyhow::{Result, bail};
-use sinew_testbed::{Nats, S3, find};
+use sinew_testbed::{Kafka, Nats, S3, find};
 
 use crate::run::step;
 
@@ -19,6 +19,8 @@ struct Engine {
     why: &'static str,
     /// How it comes when no package has it.
     build: Option<fn() -> Result<()>>,
+    /// What that needs: programs, and the packages that have them.
+    needs: &'static [(&'static str, &'static str)],
 }
 
 impl Engine {
@@ -40,6 +42,7 @@ impl Engine {
             package,
             why,
             build: None,
+            needs: &[],
         }
     }
 
@@ -55,9 +58,24 @@ impl Engine {
         engine
     }
 
+    /// One that is fetched from Maven's central repository when it is absent.
+    const fn maven(
+        name: &'static str,
+        program: &'static str,
+        build: fn() -> Result<()>,
+        why: &'static str,
+    ) -> Self {
+        let mut engine = Self::new(name, program, "(from Maven)", why);
+        engine.build = Some(build);
+        engine.needs = &[("java", "default-jre-headless"), ("mvn", "maven")];
+        engine
+    }
+
     fn is_installed(&self) -> bool {
         if self.build.is_some() {
-            return sinew_testbed::programs().join(self.program).is_file();
+            let has = |(program, package): &(&str, &str)| find(program, &[], package).is_ok();
+            return sinew_testbed::programs().join(self.program).exists()
+                && self.needs.iter().all(has);
         }
         find(self.program, self.places, self.package).is_ok()
     }
@@ -100,6 +118,7 @@ const ENGINES: &[Engine] = &[
         Nats::install,
         "Bus over NATS that syncs each message",
     ),
+    Engine::maven("kafka", Kafka::FOLDER, Kafka::install, "Bus over Kafka"),
     Engine::go("s3", "versitygw", S3::install, "Blob over S3"),
 ];
 
@@ -115,6 +134,7 @@ pub(crate) const SUITES: &[&str] = &[
     "memcached",
     "mariadb",
     "nats-synced",
+    "kafka",
     "s3",
 ];
 
@@ -138,16 +158,33 @@ pub(crate) fn install(names: &[&str]) -> Result<()> {
     let all: Vec<_> = ENGINES.iter().map(|engine| engine.name).collect();
     let names = if names == ["all"] { &all[..] } else { names };
     let mut packages = Vec::new();
+    let mut builds = Vec::new();
     for name in names {
         let Some(engine) = ENGINES.iter().find(|engine| engine.name == *name) else {
             bail!("no engine {name:?}; known are {}", all.join(", "));
         };
         match engine.build {
             _ if engine.is_installed() => {}
-            Some(build) => build()?,
+            Some(build) => {
+                let absent =
+                    |(program, package): &&(&str, &str)| find(program, &[], package).is_err();
+                packages.extend(
+                    engine
+                        .needs
+                        .iter()
+                        .filter(absent)
+                        .map(|(_, package)| *package),
+                );
+                builds.push(build);
+            }
             None => packages.push(engine.package),
         }
     }
+    install_packages(packages)?;
+    builds.into_iter().try_for_each(|build| build())
+}
+
+fn install_packages(packages: Vec<&str>) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }

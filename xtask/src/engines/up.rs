@@ -1,7 +1,7 @@
 use std::thread;
 
 use anyhow::{Result, bail};
-use sinew_testbed::{Etcd, Mariadb, Memcached, Nats, Postgres, RabbitMq, Redis, S3, Server};
+use sinew_testbed::{Etcd, Kafka, Mariadb, Memcached, Nats, Postgres, RabbitMq, Redis, S3, Server};
 
 /// Starts these servers, tells the URLs by which Sinew reaches them, and keeps them until it is ended itself.
 /// Their data goes with them.
@@ -28,6 +28,7 @@ pub(crate) fn start(name: &str) -> Result<Server> {
         "postgres" => Server::start(Postgres::default()),
         "etcd" => Server::start(Etcd::default()),
         "nats" => Server::start(Nats::default()),
+        "kafka" => Server::start(Kafka::default()),
         "rabbitmq" => Server::start(RabbitMq::default()),
         "redis" => Server::start(Redis::default()),
         "memcached" => Server::start(Memcached::default()),

@@ -8,6 +8,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use futures_util::future::try_join_all;
 use sinew_core::Result;
 use sinew_engine::bus::group::{Input, Rules};
 
@@ -285,6 +286,7 @@ async fn assign(shared: &Arc<Shared>, local: &Arc<Local>, books: &Books) -> Resu
     let Some((config, _)) = &books.config else {
         return Ok(());
     };
+    let mut claims = Vec::new();
     for number in 0..local.log.config.partitions {
         let place = (u64::from(number) + turn) % members.len() as u64;
         let is_mine = members[usize::try_from(place).unwrap_or_default()] == me;
@@ -294,10 +296,11 @@ async fn assign(shared: &Arc<Shared>, local: &Arc<Local>, books: &Books) -> Resu
         } else if is_held {
             resume(local, number);
         } else if is_mine {
-            claim(shared, local, number, books, config).await?;
+            claims.push(claim(shared, local, number, books, config));
         }
     }
-    Ok(())
+    // At once, so that a group over many partitions does not begin with one after the other.
+    try_join_all(claims).await.map(drop)
 }
 
 /// It was to be given up, and now it is ours again.

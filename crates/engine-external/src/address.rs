@@ -16,7 +16,7 @@ use sinew_core::{Name, Result, units};
 use crate::fault;
 
 /// A place that listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Host {
     /// A name or an IP address, without brackets.
     pub name: String,

@@ -7,7 +7,7 @@
 #![warn(missing_docs)]
 
 mod address;
-#[cfg(feature = "nats")]
+#[cfg(any(feature = "kafka", feature = "nats"))]
 mod bus_shell;
 #[cfg(feature = "etcd")]
 pub mod etcd;
@@ -26,7 +26,7 @@ pub mod rabbitmq;
 pub mod redis;
 #[cfg(feature = "s3")]
 pub mod s3;
-#[cfg(any(feature = "memcached", feature = "s3"))]
+#[cfg(any(feature = "kafka", feature = "memcached", feature = "s3"))]
 mod socket;
 #[cfg(any(
     feature = "sql-sqlite",

@@ -96,11 +96,19 @@ impl Clock {
 
     /// Returns when `duration` of monotonic time has passed. Cancel safe.
     pub async fn sleep(&self, duration: Duration) {
+        self.sleep_until(self.monotonic().saturating_add(duration))
+            .await;
+    }
+
+    /// Returns when the monotonic clock has reached `due`. Cancel safe. Whoever waits for a moment asks for it so: a time span
+    /// that was measured before some time passed ends too late.
+    pub async fn sleep_until(&self, due: Duration) {
         match &self.0 {
-            Source::System { .. } => tokio::time::sleep(duration).await,
+            Source::System { .. } => {
+                tokio::time::sleep(due.saturating_sub(self.monotonic())).await;
+            }
             Source::Manual(manual) => {
                 let mut state = manual.state.subscribe();
-                let due = state.borrow().monotonic + duration;
                 // The sender lives in `manual`, so waiting cannot fail.
                 let _ = state.wait_for(|state| state.monotonic >= due).await;
             }
@@ -179,6 +187,17 @@ mod tests {
         manual.advance(Duration::from_secs(1));
         sleeper.await.unwrap();
         assert_eq!(clock.now(), Timestamp(6_000));
+    }
+
+    #[tokio::test]
+    async fn a_moment_that_has_passed_is_not_waited_for() {
+        let manual = ManualClock::new(Timestamp(0));
+        let clock = manual.clock();
+        let due = clock.monotonic() + Duration::from_secs(5);
+        // As when the clock moves between a look at it and the wait.
+        manual.advance(Duration::from_secs(5));
+        clock.sleep_until(due).await;
+        Clock::system().sleep_until(Duration::ZERO).await;
     }
 
     #[test]

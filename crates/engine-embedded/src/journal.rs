@@ -234,7 +234,7 @@ impl<F: Faces> Thread<F> {
     async fn wait(&mut self) -> bool {
         let now = self.clock.monotonic();
         let deadline = self.faces.deadline().unwrap_or(Duration::MAX);
-        let wait = deadline.saturating_sub(now).min(IDLE);
+        let until = deadline.min(now + IDLE);
         tokio::select! {
             biased;
             arrived = poll_fn(|context| self.faces.poll_arrival(context)) => arrived,
@@ -242,7 +242,7 @@ impl<F: Faces> Thread<F> {
                 self.faces.close();
                 true
             }
-            () = self.clock.sleep(wait) => true,
+            () = self.clock.sleep_until(until) => true,
         }
     }
 

@@ -88,7 +88,7 @@ impl Consumer for ShellConsumer {
         let mut changed = self.local.changed.subscribe();
         loop {
             changed.mark_unchanged();
-            let wait = {
+            let until = {
                 let now = self.now();
                 let epoch = self.shared().node.epoch();
                 let mut state = self.local.state();
@@ -107,12 +107,13 @@ impl Consumer for ShellConsumer {
                     }
                 }
                 let next = state.machine.next_timer();
-                next.map_or(LONGEST_WAIT, |at| at.saturating_sub(now.monotonic))
+                let longest = now.monotonic + LONGEST_WAIT;
+                next.map_or(longest, |at| at.min(longest))
             };
             tokio::select! {
                 // The sender lives in `local`.
                 _ = changed.changed() => {}
-                () = self.shared().clock.sleep(wait.min(LONGEST_WAIT)) => {}
+                () = self.shared().clock.sleep_until(until) => {}
             }
         }
     }

@@ -319,7 +319,7 @@ async fn tick(shared: Arc<Shared>, local: Arc<Local>) {
     let mut changed = local.changed.subscribe();
     loop {
         changed.mark_unchanged();
-        let wait = {
+        let until = {
             let mut state = local.state();
             if state.ended.is_some() {
                 return;
@@ -332,11 +332,11 @@ async fn tick(shared: Arc<Shared>, local: Arc<Local>) {
                 local.changed.send_replace(());
                 continue;
             }
-            at.map(|at| at.saturating_sub(now.monotonic))
+            at
         };
         tokio::select! {
             _ = changed.changed() => {}
-            () = shared.clock.sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+            () = shared.clock.sleep_until(until.unwrap_or_default()), if until.is_some() => {}
         }
     }
 }

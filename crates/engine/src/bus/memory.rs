@@ -225,7 +225,7 @@ impl Consumer for MemoryConsumer {
         let mut changed = self.shared.changed.subscribe();
         loop {
             changed.mark_unchanged();
-            let wait = {
+            let until = {
                 let (mut state, now) = self.shared.current();
                 state.check_consumer(&self.topic, &self.group, self.id)?;
                 let room = state.room(&self.topic, &self.group, self.id, self.in_flight)?;
@@ -237,13 +237,13 @@ impl Consumer for MemoryConsumer {
                 if !deliveries.is_empty() {
                     return Ok(deliveries);
                 }
-                state.next_wait(now)
+                let wait = state.next_wait(now);
+                wait.map(|wait| now.monotonic + wait.min(LONGEST_WAIT))
             };
             tokio::select! {
                 // The sender lives in `shared`, so this cannot fail.
                 _ = changed.changed() => {}
-                () = self.shared.clock.sleep(wait.unwrap_or_default().min(LONGEST_WAIT)),
-                    if wait.is_some() => {}
+                () = self.shared.clock.sleep_until(until.unwrap_or_default()), if until.is_some() => {}
             }
         }
     }

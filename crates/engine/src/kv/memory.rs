@@ -183,11 +183,11 @@ impl Watch for MemoryWatch {
                 state.next_deadline()
             };
             let now = self.shared.clock.monotonic();
-            let wait = deadline.map(|at| at.saturating_sub(now).min(LONGEST_SLEEP));
+            let until = deadline.map(|at| at.min(now + LONGEST_SLEEP));
             tokio::select! {
                 // The sender lives in `shared`, so this cannot fail.
                 _ = self.changed.changed() => {}
-                () = self.shared.clock.sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+                () = self.shared.clock.sleep_until(until.unwrap_or_default()), if until.is_some() => {}
             }
         }
     }

@@ -25,7 +25,7 @@
 //! # What that costs
 //! Streams are not synced to disk by the broker: a confirmed message is with a quorum of the stream's replicas, in
 //! their operating systems' memory. A broker that is killed loses nothing; power that fails on all replicas of a stream at
-//! once may take the newest messages. The confirm does not tell the offset ([`Published::In`]). Retention removes whole
+//! once may take the newest messages. The confirm does not tell the offset (`Published::In`). Retention removes whole
 //! segments, is fixed when a topic is made, and knows nothing of groups: what a topic with
 //! [`Unsettled::Keep`](sinew_engine::bus::Unsettled::Keep) holds, it holds for ever.
 

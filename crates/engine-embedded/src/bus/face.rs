@@ -405,5 +405,7 @@ impl Drop for BusFace {
                 member.news.notify_waiters();
             }
         }
+        drop(state);
+        self.shared.tables.close();
     }
 }

@@ -3,10 +3,8 @@
 //! Each checkpoint is one two-phase transaction that also says from which record on the log has
 //! more. Everything that knows redb is here.
 //!
-//! Without redb's quick-repair: after a kill in the middle of a transaction that grew the file, the
-//! allocator state that it had saved does not always fit the file's length, and opening panics
-//! (redb 4.4, met on the simulated disk). Rebuilding it reads the tables, some 0.7 ms a megabyte;
-//! these are small.
+//! Without redb's quick-repair, which would write the allocator's state with every checkpoint:
+//! after a kill it is rebuilt from the tables, some 0.7 ms a megabyte; these are small.
 
 mod overlay;
 
@@ -239,6 +237,12 @@ impl Tables {
         *database = None;
         *database = Some(self.open_file(&self.path)?);
         Ok(())
+    }
+
+    /// Lets go of the file, whoever still holds these tables: closing writes to it, and another may
+    /// open it next.
+    pub(super) fn close(&self) {
+        *self.database.write() = None;
     }
 
     fn failed(&self, doing: &str, error: redb::Error) -> Error {
@@ -646,3 +650,6 @@ impl StorageBackend for Backend {
         self.file.write_at(data, offset)
     }
 }
+
+#[cfg(test)]
+mod tests;

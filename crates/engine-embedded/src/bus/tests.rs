@@ -71,3 +71,25 @@ fn disk(seed: u64) -> SimulatedStorage {
 fn real() -> Arc<dyn Storage> {
     Arc::new(RealStorage)
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_bus_leaves_its_files_to_the_next() {
+    let disk = disk(1);
+    let clock = Clock::system();
+    let storage = Arc::new(disk.clone());
+    let folder = Path::new(FOLDER);
+    let first = open_on(
+        storage.clone(),
+        folder,
+        clock.clone(),
+        small(),
+        &log_options(),
+    )
+    .unwrap();
+    first.journal.close().await;
+    let after_closing = disk.operations();
+    drop(first.bus);
+    assert_eq!(disk.operations(), after_closing);
+    let second = open_on(storage, folder, clock, small(), &log_options()).unwrap();
+    second.journal.close().await;
+}

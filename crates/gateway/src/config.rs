@@ -3,7 +3,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 use sinew_core::units;
 
-use crate::route::Route;
+use crate::routing::Routing;
 
 /// How the gateway listens and what it allows: the `[gateway]` table of `sinew.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,9 +17,9 @@ pub struct GatewayConfig {
     pub limits: Limits,
     /// Where one JSON line per request goes.
     pub access_log: AccessLog,
-    /// The routes to begin with. In `sinew.toml` they stand in `[[routes]]`, outside this table.
+    /// The routes to begin with. In `sinew.toml` they stand outside this table, as `[[routes]]`.
     #[serde(skip)]
-    pub routes: Vec<Route>,
+    pub routing: Routing,
 }
 
 impl Default for GatewayConfig {
@@ -29,7 +29,7 @@ impl Default for GatewayConfig {
             threads: None,
             limits: Limits::default(),
             access_log: AccessLog::Off,
-            routes: Vec::new(),
+            routing: Routing::default(),
         }
     }
 }

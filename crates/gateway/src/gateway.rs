@@ -23,6 +23,7 @@ use crate::{
     metrics::{Metrics, PerThread, RouteCounters, ServiceCounters, Stats},
     route::Route,
     router::Router,
+    routing::Routing,
     worker,
 };
 
@@ -116,7 +117,7 @@ impl Gateway {
     ) -> Result<Self> {
         let threads = thread_count(&config)?;
         let metrics = Metrics::new(threads);
-        let router = Router::build(config.routes.clone())?;
+        let router = Router::build(config.routing.routes.clone())?;
         let snapshot = Snapshot::new(1, router, &metrics);
         let (address, listeners) = listen(config.address, threads)?;
         let log = access_log::start(&config.access_log)?;
@@ -178,8 +179,8 @@ impl Gateway {
     /// Replaces the routes; requests that come in from now on see the new ones, connections and
     /// pools stay. `gateway.routes_invalid` (InvalidArgument) leaves everything as it was.
     /// Returns the version of the new routes.
-    pub fn set_routes(&self, routes: Vec<Route>) -> Result<u64> {
-        let router = Router::build(routes)?;
+    pub fn set_routing(&self, routing: Routing) -> Result<u64> {
+        let router = Router::build(routing.routes)?;
         let _one_at_a_time = self.changing.lock();
         let version = self.shared.snapshot.load().version + 1;
         let snapshot = Snapshot::new(version, router, &self.shared.metrics);

@@ -215,7 +215,7 @@ impl Config {
     }
 
     fn check_routes(&self, layers: &Layers) -> Result<()> {
-        let routes = &self.gateway.routes;
+        let routes = &self.gateway.routing.routes;
         for (index, route) in routes.iter().enumerate() {
             if route.auth.contains(&Auth::Jwt) && self.jwt.is_none() {
                 return Err(invalid(format!(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sinew_gateway::{AccessLog, FixedDiscovery, Gateway, Route};
+use sinew_gateway::{AccessLog, FixedDiscovery, Gateway, Route, Routing};
 
 use crate::support::*;
 
@@ -29,14 +29,20 @@ fn routes_change_while_connections_stay() {
     assert_eq!(
         world
             .gateway
-            .set_routes(vec![route("/x/**", "new")])
+            .set_routing(Routing {
+                routes: vec![route("/x/**", "new")]
+            })
             .unwrap(),
         2
     );
     assert_eq!(ask().text(), "new");
     let twice = vec![route("/x", "old"), route("/x", "new")];
     assert_eq!(
-        world.gateway.set_routes(twice).unwrap_err().code(),
+        world
+            .gateway
+            .set_routing(Routing { routes: twice })
+            .unwrap_err()
+            .code(),
         "gateway.routes_invalid"
     );
     assert_eq!(ask().text(), "new");
@@ -52,7 +58,7 @@ fn routes_change_while_connections_stay() {
         world.metric("sinew_gateway_upstream_connections_idle{service=\"old\"}"),
         0.0
     );
-    assert_eq!(world.gateway.set_routes(Vec::new()).unwrap(), 3);
+    assert_eq!(world.gateway.set_routing(Routing::default()).unwrap(), 3);
     assert_eq!(ask().code(), "gateway.no_route");
 }
 
@@ -100,7 +106,7 @@ fn wrong_configurations_are_refused() {
         "gateway.access_log"
     );
     let twice = |config: &mut sinew_gateway::GatewayConfig| {
-        config.routes = vec![route("/", "a"), route("/", "b")]
+        config.routing.routes = vec![route("/", "a"), route("/", "b")]
     };
     assert_eq!(start(twice), "gateway.routes_invalid");
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use sinew_core::Name;
-use sinew_gateway::{FixedDiscovery, Gateway, GatewayConfig, Keys, Route};
+use sinew_gateway::{FixedDiscovery, Gateway, GatewayConfig, Keys, Route, Routing};
 
 /// Nothing in a test takes this long unless it hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -26,7 +26,7 @@ pub(crate) fn config(routes: Vec<Route>) -> GatewayConfig {
     GatewayConfig {
         address: "127.0.0.1:0".parse().unwrap(),
         threads: Some(1),
-        routes,
+        routing: Routing { routes },
         ..GatewayConfig::default()
     }
 }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use serde::{Deserialize, Deserializer, de};
 use sinew_coordination::registry;
 use sinew_core::{Name, units};
-use sinew_gateway::{GatewayConfig, Route};
+use sinew_gateway::{GatewayConfig, Route, Routing};
 
 use super::{Config, JwtConfig, ServiceUrl};
 
@@ -130,7 +130,9 @@ impl Document {
             drain: self.node.drain,
             control: self.control.address,
             gateway: GatewayConfig {
-                routes: self.routes,
+                routing: Routing {
+                    routes: self.routes,
+                },
                 ..self.gateway
             },
             kv: self.engines.kv,

@@ -96,7 +96,7 @@ fn a_full_file_is_understood() {
     assert_eq!(jwt.revoked.unwrap().path, "/.well-known/revoked.json");
     assert_eq!(config.registry.default_ttl, Duration::from_secs(5));
     assert_eq!(config.registry.instances_per_service, 5);
-    assert_eq!(config.gateway.routes.len(), 2);
+    assert_eq!(config.gateway.routing.routes.len(), 2);
     assert_eq!(config.kv, "embedded:./kv");
 }
 

@@ -64,7 +64,7 @@ async fn register(node: &Node, service: &str, id: &str, address: SocketAddr, hos
 async fn a_node_routes_stops_and_comes_back() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
-    config.gateway.routes = vec![route("/api/hello/**", "hello")];
+    config.gateway.routing.routes = vec![route("/api/hello/**", "hello")];
     let node = Node::start(config.clone()).await.unwrap();
     assert!(node.tokens_are_new());
     let endpoints = Endpoints::read(dir.path()).unwrap();
@@ -141,7 +141,7 @@ async fn nobody_needs_to_wait_for_the_end_of_a_stop() {
 async fn an_instance_under_a_host_name_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
-    config.gateway.routes = vec![route("/**", "hello")];
+    config.gateway.routing.routes = vec![route("/**", "hello")];
     let node = Node::start(config).await.unwrap();
     let address = upstream(&[("/", "hello".into())]).await;
     register(&node, "hello", "hello-1", address, "localhost").await;
@@ -161,7 +161,7 @@ async fn tokens_are_verified_by_the_published_keys_even_after_their_issuer_has_g
     let mut config = config(dir.path());
     let mut guarded = route("/**", "hello");
     guarded.auth = vec![Auth::Jwt];
-    config.gateway.routes = vec![guarded];
+    config.gateway.routing.routes = vec![guarded];
     config.jwt = Some(JwtConfig {
         issuer: "shop".into(),
         audience: "shop".into(),

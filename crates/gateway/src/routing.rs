@@ -1,0 +1,20 @@
+use serde::{Deserialize, Serialize};
+use sinew_core::Result;
+
+use crate::{route::Route, router::Router};
+
+/// Everything that says where requests go: validated, versioned and replaced as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Routing {
+    /// Which requests go to which service.
+    pub routes: Vec<Route>,
+}
+
+impl Routing {
+    /// Whether a gateway would take it: `gateway.routes_invalid` (InvalidArgument) otherwise, with
+    /// all that is wrong.
+    pub fn check(&self) -> Result<()> {
+        Router::build(self.routes.clone()).map(drop)
+    }
+}

@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::{io::AsyncWrite, net::TcpStream};
+use tokio::io::AsyncWrite;
 
 use crate::{
     fault::Fault,
@@ -17,6 +17,7 @@ use crate::{
     prepare::Plan,
     scratch::Scratch,
     server::{Client, READ},
+    stream::Stream,
     timer::{Elapsed, Millis, Timer, millis},
     worker::Worker,
 };
@@ -173,7 +174,7 @@ impl<'a> Exchange<'a> {
 
     /// Sends the request and reads the head of the response, from a connection that is new to this
     /// exchange.
-    pub(crate) async fn response_head(&mut self, instance: &mut TcpStream) -> Result<(), Failure> {
+    pub(crate) async fn response_head(&mut self, instance: &mut Stream) -> Result<(), Failure> {
         self.upload = Upload::Running { starved: false };
         self.sent = 0;
         self.interims = Interims::default();
@@ -230,7 +231,7 @@ impl<'a> Exchange<'a> {
 
     fn continue_upload(
         &mut self,
-        instance: &mut TcpStream,
+        instance: &mut Stream,
         cx: &mut Context<'_>,
     ) -> Result<(), Failure> {
         if !matches!(self.upload, Upload::Running { .. }) {
@@ -249,7 +250,7 @@ impl<'a> Exchange<'a> {
     /// Sends on; ready when the whole request is sent.
     fn poll_upload(
         &mut self,
-        instance: &mut TcpStream,
+        instance: &mut Stream,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Halt>> {
         self.upload = Upload::Running { starved: false };

@@ -1,8 +1,6 @@
 //! Sends a request to an instance, to another one where that is safe, and the response back.
 
-use std::{net::SocketAddr, rc::Rc, time::Duration};
-
-use tokio::net::TcpStream;
+use std::{rc::Rc, time::Duration};
 
 use crate::{
     exchange::{Exchange, Failure, Relayed},
@@ -11,6 +9,7 @@ use crate::{
     record::Record,
     scratch::Scratch,
     server::Client,
+    stream::Stream,
     timer::millis,
     tunnel::Upgraded,
     upstream::{Instance, Lease},
@@ -131,13 +130,10 @@ pub(crate) async fn forward(
     outcome
 }
 
-async fn connect(exchange: &Exchange<'_>, lease: &Lease, limit: Duration) -> Option<TcpStream> {
+async fn connect(exchange: &Exchange<'_>, lease: &Lease, limit: Duration) -> Option<Stream> {
     let due = exchange.now() + millis(limit);
-    match exchange
-        .timer()
-        .before(due, open(lease.instance.address))
-        .await
-    {
+    let connect = Stream::connect(lease.instance.address);
+    match exchange.timer().before(due, connect).await {
         Ok(Ok(stream)) => {
             lease.connected();
             Some(stream)
@@ -155,17 +151,11 @@ async fn connect(exchange: &Exchange<'_>, lease: &Lease, limit: Duration) -> Opt
     }
 }
 
-async fn open(address: SocketAddr) -> std::io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
 async fn relay(
     worker: &Worker,
     exchange: &mut Exchange<'_>,
     lease: &Lease,
-    mut stream: TcpStream,
+    mut stream: Stream,
     record: &mut Record,
 ) -> Outcome {
     let response = match exchange.begin_response() {

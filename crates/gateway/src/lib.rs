@@ -37,6 +37,7 @@ mod router;
 mod routing;
 mod scratch;
 mod server;
+mod stream;
 mod timer;
 mod trace;
 mod tunnel;

@@ -6,7 +6,7 @@ use std::{
     task::{Poll, ready},
 };
 
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::io::AsyncWriteExt;
 
 use crate::{
     fault::Fault,
@@ -15,6 +15,7 @@ use crate::{
     prepare,
     record::Record,
     scratch::Scratch,
+    stream::Stream,
     timer::{Elapsed, Millis, Timer, millis},
     tunnel::{self, Ended},
     worker::Worker,
@@ -22,7 +23,7 @@ use crate::{
 
 /// The client's side of a connection.
 pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     pub(crate) peer: SocketAddr,
     pub(crate) timer: Timer,
     /// The forwarding header lines that are the same for all requests of this client.
@@ -57,7 +58,7 @@ const LINGER_BETWEEN: Millis = 5_000;
 const LINGER_DRAINING: Millis = 1_000;
 
 impl Client {
-    fn new(stream: TcpStream, peer: SocketAddr, timer: Timer) -> Self {
+    fn new(stream: Stream, peer: SocketAddr, timer: Timer) -> Self {
         let ip = peer.ip().to_canonical();
         let node = if ip.is_ipv6() {
             format!("\"[{ip}]\"")
@@ -77,9 +78,9 @@ impl Client {
 }
 
 /// Answers requests until the connection ends.
-pub(crate) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) {
+pub(crate) async fn serve(worker: &Rc<Worker>, stream: Stream, peer: SocketAddr) {
     let mut client = Client::new(stream, peer, worker.ticker.timer());
-    while wait(worker, &client).await {
+    while wait(worker, &mut client).await {
         let mut scratch = worker.scratch();
         let after = answer_all(worker, &mut client, &mut scratch).await;
         worker.give_back(scratch);
@@ -92,7 +93,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAd
 }
 
 /// Waits for the first byte of a request. `false` when the connection should end instead.
-async fn wait(worker: &Worker, client: &Client) -> bool {
+async fn wait(worker: &Worker, client: &mut Client) -> bool {
     let due = client.timer.now() + millis(worker.shared.config.limits.idle_timeout);
     std::future::poll_fn(|cx| {
         if let Poll::Ready(ready) = client.stream.poll_read_ready(cx) {

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::{io::AsyncWrite, net::TcpStream};
+use tokio::io::AsyncWrite;
 
 use crate::{
     exchange::MOST_ROUNDS,
@@ -15,6 +15,7 @@ use crate::{
     record::Record,
     scratch::Scratch,
     server::Client,
+    stream::Stream,
     timer::{Elapsed, Millis, millis},
     upstream::Lease,
     worker::Worker,
@@ -23,7 +24,7 @@ use crate::{
 /// An instance has agreed to the protocol. The client's next bytes are in the input, and the head
 /// that tells it, with the instance's first bytes, in the output.
 pub(crate) struct Upgraded {
-    pub(crate) instance: TcpStream,
+    pub(crate) instance: Stream,
     pub(crate) lease: Lease,
     /// How many bytes of the instance's are behind the head already.
     pub(crate) first: usize,
@@ -76,8 +77,8 @@ impl Direction {
     /// Moves what there is. Whether anything moved.
     fn poll(
         &mut self,
-        from: &mut TcpStream,
-        to: &mut TcpStream,
+        from: &mut Stream,
+        to: &mut Stream,
         buffer: &mut Buffer,
         now: Millis,
         cx: &mut Context<'_>,

@@ -10,12 +10,13 @@ use std::{
 };
 
 use sinew_core::{Backoff, InstanceId, Name, least_loaded_of_two};
-use tokio::{net::TcpStream, sync::watch};
+use tokio::sync::watch;
 
 use crate::{
     discovery::{Endpoint, EndpointStatus},
     metrics::{PerThread, ServiceCounters},
     random::Random,
+    stream::Stream,
     timer::{Millis, millis},
 };
 
@@ -55,7 +56,7 @@ pub(crate) struct Instance {
 
 #[derive(Debug)]
 struct Idle {
-    stream: TcpStream,
+    stream: Stream,
     since: Millis,
 }
 
@@ -177,8 +178,8 @@ impl Service {
         for instance in &*self.up.borrow() {
             let mut idle = instance.idle.borrow_mut();
             let before = idle.len();
-            idle.retain(|idle| {
-                now.saturating_sub(idle.since) < idle_timeout && is_quiet(&idle.stream)
+            idle.retain_mut(|idle| {
+                now.saturating_sub(idle.since) < idle_timeout && idle.stream.is_quiet()
             });
             self.counters().idle.sub((before - idle.len()) as u64);
         }
@@ -233,11 +234,11 @@ impl Lease {
 
     /// A connection that waits for use. `certain` asks the system whether it is still open, for
     /// requests that must not be sent twice; otherwise what the event loop knows is good enough.
-    pub(crate) fn reuse(&self, certain: bool) -> Option<TcpStream> {
+    pub(crate) fn reuse(&self, certain: bool) -> Option<Stream> {
         let mut idle = self.instance.idle.borrow_mut();
-        while let Some(Idle { stream, .. }) = idle.pop() {
+        while let Some(Idle { mut stream, .. }) = idle.pop() {
             self.counters().idle.sub(1);
-            if is_quiet(&stream) && !(certain && has_news(&stream)) {
+            if stream.is_quiet() && !(certain && stream.has_news()) {
                 return Some(stream);
             }
         }
@@ -262,7 +263,7 @@ impl Lease {
     }
 
     /// Keeps a connection whose last message was read to its end.
-    pub(crate) fn keep(&self, stream: TcpStream, now: Millis, most: usize) {
+    pub(crate) fn keep(&self, stream: Stream, now: Millis, most: usize) {
         let mut idle = self.instance.idle.borrow_mut();
         if !self.instance.gone.get() && idle.len() < most {
             idle.push(Idle { stream, since: now });
@@ -278,22 +279,6 @@ impl Drop for Lease {
             .set(self.instance.outstanding.get() - 1);
         self.counters().active.sub(1);
     }
-}
-
-/// Whether nothing was heard on the connection: neither its end nor bytes that nobody asked for.
-/// Costs a system call only when the event loop has heard something.
-fn is_quiet(stream: &TcpStream) -> bool {
-    let would_block = |error: std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
-    stream.try_read(&mut [0]).is_err_and(would_block)
-}
-
-/// Asks the system whether anything was heard.
-fn has_news(stream: &TcpStream) -> bool {
-    let would_block = |error: std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
-    let mut byte = [std::mem::MaybeUninit::uninit()];
-    !socket2::SockRef::from(stream)
-        .peek(&mut byte)
-        .is_err_and(would_block)
 }
 
 #[cfg(test)]

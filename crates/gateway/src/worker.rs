@@ -25,6 +25,7 @@ use crate::{
     random::Random,
     scratch::Scratch,
     server,
+    stream::Stream,
     timer::{Millis, TICK, Ticker, millis},
     upstream::Service,
 };
@@ -200,7 +201,7 @@ impl Worker {
         let _ = stream.set_nodelay(true);
         let open = OpenConnection::new(self.clone());
         tokio::task::spawn_local(async move {
-            server::serve(&open.0, stream, peer).await;
+            server::serve(&open.0, Stream::Plain(stream), peer).await;
         });
     }
 }

@@ -2,8 +2,6 @@
 
 use std::task::{Context, Poll};
 
-use tokio::net::TcpStream;
-
 use super::{DOWNLOAD, Exchange, MOST_WAITING, Upload};
 use crate::{
     h1::{
@@ -11,6 +9,7 @@ use crate::{
         push_number, push_protocols,
     },
     scratch::Scratch,
+    stream::Stream,
     timer::Elapsed,
 };
 
@@ -111,7 +110,7 @@ impl Exchange<'_> {
     /// Sends the response on, while the rest of the request goes the other way.
     pub(crate) async fn relay(
         &mut self,
-        instance: &mut TcpStream,
+        instance: &mut Stream,
         mut response: Response,
         body_out: &mut u64,
     ) -> Relayed {
@@ -152,7 +151,7 @@ impl Exchange<'_> {
     /// Moves what there is of the response's body to the output. How it ended, once it has.
     fn poll_download(
         &mut self,
-        instance: &mut TcpStream,
+        instance: &mut Stream,
         response: &mut Response,
         body_out: &mut u64,
         cx: &mut Context<'_>,

@@ -3,12 +3,11 @@
 
 use std::task::{Context, Poll, ready};
 
-use tokio::net::TcpStream;
-
 use super::{DOWNLOAD, Exchange, Failure, Upload, download::push_status_and_fields};
 use crate::{
     h1::{FieldKind, HeadScan, ResponseHead, Scanned, push_protocols},
     scratch::Scratch,
+    stream::Stream,
 };
 
 /// What the instance it is connected to has said before its response.
@@ -25,7 +24,7 @@ impl Exchange<'_> {
     /// Reads the response's head, past any interim one.
     pub(super) fn poll_head(
         &mut self,
-        instance: &mut TcpStream,
+        instance: &mut Stream,
         scan: &mut HeadScan,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Failure>> {

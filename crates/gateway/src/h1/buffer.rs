@@ -72,7 +72,7 @@ impl Buffer {
         pin!(from.read_buf(&mut self.bytes)).poll(cx)
     }
 
-    /// Writes until nothing is left.
+    /// Writes until nothing is left, here or in the stream.
     pub(crate) fn poll_flush<W: AsyncWrite + Unpin>(
         &mut self,
         to: &mut W,
@@ -84,7 +84,7 @@ impl Buffer {
                 count => self.consume(count),
             }
         }
-        Poll::Ready(Ok(()))
+        Pin::new(to).poll_flush(cx)
     }
 }
 

@@ -83,8 +83,9 @@ async fn credentials_must_be_right() {
         (Kind::PermissionDenied, "engine.denied")
     );
     assert!(!format!("{error:?}").contains("wrong"));
-    let health = bus.health().borrow().clone();
-    assert!(matches!(health, Health::Away { .. }), "{health:?}");
+    let mut health = bus.health();
+    let is_away = |health: &Health| matches!(health, Health::Away { .. });
+    health.wait_for(is_away).await.unwrap();
 
     let path = server.folder().join("password");
     std::fs::write(&path, "s3cret\n").unwrap();

@@ -19,6 +19,7 @@ use crate::{
     report::{self, Figure, quantile, ratio},
 };
 
+mod kafka;
 mod nats;
 mod rabbitmq;
 mod redis;
@@ -228,6 +229,8 @@ async fn peers() -> Result<Set> {
         Box::new(nats::Nats::start(true).await?),
         Box::new(nats::Nats::start(false).await?),
         Box::new(rabbitmq::RabbitMq::start("quorum").await?),
+        Box::new(kafka::Kafka::start(true).await?),
+        Box::new(kafka::Kafka::start(false).await?),
     ];
     let others = subjects[1..].iter();
     let pairs = others.map(|peer| (sinew::NAME, peer.name())).collect();

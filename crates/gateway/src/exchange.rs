@@ -7,8 +7,10 @@ mod interim;
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
+    time::{Duration, UNIX_EPOCH},
 };
 
+use sinew_core::Timestamp;
 use tokio::io::AsyncWrite;
 
 use crate::{
@@ -46,7 +48,13 @@ pub(crate) struct Exchange<'a> {
     /// When the response's head must be there, given that the request is sent.
     answer_due: Millis,
     timeout: Millis,
+    /// When this try must have its answer.
+    try_due: Millis,
+    /// When the response must be whole.
+    total_due: Millis,
     body_timeout: Millis,
+    /// How long the response may stand still.
+    idle_timeout: Millis,
     /// When anything last moved.
     moved: Millis,
 }
@@ -75,7 +83,10 @@ pub(crate) enum Failure {
     },
     /// The instance's answer is no HTTP.
     Nonsense(&'static str),
-    Timeout,
+    /// No answer in time; `heard` when it had begun to answer.
+    Timeout {
+        heard: bool,
+    },
 }
 
 enum Halt {
@@ -104,7 +115,12 @@ impl<'a> Exchange<'a> {
         plan: &'a mut Plan,
     ) -> Self {
         let now = client.timer.now();
-        let timeout = millis(plan.route().timeout);
+        let (route, limits) = (plan.route(), &worker.shared.config.limits);
+        let timeout = millis(route.timeout);
+        let total_due = route
+            .total_timeout
+            .map_or(Millis::MAX, |limit| now + millis(limit));
+        let idle_timeout = millis(route.idle_timeout.unwrap_or(limits.body_timeout));
         let mut taken = 0;
         if let Some(length @ 1..=MOST_WHOLE) = plan.framing.body.left()
             && length <= scratch.input.len() as u64
@@ -128,7 +144,10 @@ impl<'a> Exchange<'a> {
             continue_due: now + CONTINUE_WAIT,
             answer_due: now + timeout,
             timeout,
-            body_timeout: millis(worker.shared.config.limits.body_timeout),
+            try_due: Millis::MAX,
+            total_due,
+            body_timeout: millis(limits.body_timeout),
+            idle_timeout,
             moved: now,
             worker,
             client,
@@ -164,6 +183,46 @@ impl<'a> Exchange<'a> {
         self.upload == Upload::Done && self.scratch.download.is_empty()
     }
 
+    /// When the head of a response must be there, whoever sends it.
+    pub(crate) fn due(&self) -> Millis {
+        self.answer_due.min(self.total_due)
+    }
+
+    /// When the response must be whole.
+    pub(crate) fn total_due(&self) -> Millis {
+        self.total_due
+    }
+
+    pub(crate) fn connect_timeout(&self) -> Duration {
+        self.plan.route().connect_timeout
+    }
+
+    /// What the client is told when there is no head of a response in time.
+    pub(crate) fn timeout_fault(&self) -> Fault {
+        let service = self.service_name();
+        if self.now() >= self.total_due {
+            Fault::total_timeout(service)
+        } else {
+            Fault::upstream_timeout(service)
+        }
+    }
+
+    /// How long the instance wants to be left alone (RFC 9110 §10.2.3), if it says so.
+    pub(crate) fn retry_after(&self, now: Timestamp) -> Option<Duration> {
+        let mut fields = self.scratch.response.fields();
+        let named = |name: &[u8]| name.eq_ignore_ascii_case(b"retry-after");
+        let (_, _, value) = fields.find(|(_, name, _)| named(name))?;
+        let text = std::str::from_utf8(value).ok()?;
+        match text.parse() {
+            Ok(seconds) => Some(Duration::from_secs(seconds)),
+            Err(_) => {
+                let moment = httpdate::parse_http_date(text).ok()?;
+                let since = moment.duration_since(UNIX_EPOCH).ok()?;
+                Some(since.saturating_sub(Duration::from_millis(now.as_millis())))
+            }
+        }
+    }
+
     pub(crate) fn status(&self) -> u16 {
         self.scratch.response.status
     }
@@ -179,6 +238,8 @@ impl<'a> Exchange<'a> {
         self.sent = 0;
         self.interims = Interims::default();
         self.scratch.download.clear();
+        let try_timeout = self.plan.route().try_timeout;
+        self.try_due = try_timeout.map_or(Millis::MAX, |limit| self.now() + millis(limit));
         let mut scan = HeadScan::default();
         std::future::poll_fn(|cx| {
             if let Err(halt) = self.continue_upload(instance, cx) {
@@ -194,17 +255,20 @@ impl<'a> Exchange<'a> {
             if (self.interim && self.flush_interims(cx).is_err()) || self.client_left(cx) {
                 return Poll::Ready(Err(Failure::ClientGone));
             }
+            let starved_due = self.moved + self.body_timeout;
             let due = if starved {
-                self.moved + self.body_timeout
+                starved_due.min(self.total_due)
             } else {
-                self.answer_due
+                self.due().min(self.try_due)
             };
             match self.client.timer.arm(due, cx) {
                 Ok(()) => Poll::Pending,
-                Err(Elapsed) if starved => {
+                Err(Elapsed) if starved && self.now() >= starved_due => {
                     Poll::Ready(Err(Failure::Client(Fault::request_timeout())))
                 }
-                Err(Elapsed) => Poll::Ready(Err(Failure::Timeout)),
+                Err(Elapsed) => Poll::Ready(Err(Failure::Timeout {
+                    heard: !self.scratch.download.is_empty() || self.interims.heard(),
+                })),
             }
         })
         .await
@@ -267,8 +331,7 @@ impl<'a> Exchange<'a> {
                 let before = self.scratch.upload.len();
                 let flushed = self.scratch.upload.poll_flush(instance, cx);
                 if self.scratch.upload.len() < before {
-                    self.moved = self.now();
-                    self.answer_due = self.moved + self.timeout;
+                    self.progress();
                 }
                 if ready!(flushed).is_err() {
                     return Poll::Ready(Err(Halt::Instance));
@@ -285,8 +348,7 @@ impl<'a> Exchange<'a> {
             match ready!(self.scratch.input.poll_fill(stream, READ, cx)) {
                 Ok(0) | Err(_) => return Poll::Ready(Err(Halt::ClientGone)),
                 Ok(_) => {
-                    self.moved = self.now();
-                    self.answer_due = self.moved + self.timeout;
+                    self.progress();
                     self.upload = Upload::Running { starved: false };
                     rounds += 1;
                     if rounds == MOST_ROUNDS {
@@ -295,6 +357,15 @@ impl<'a> Exchange<'a> {
                     }
                 }
             }
+        }
+    }
+
+    /// A body that is being sent gives the instance more time to answer.
+    fn progress(&mut self) {
+        self.moved = self.now();
+        self.answer_due = self.moved + self.timeout;
+        if let Some(limit) = self.plan.route().try_timeout {
+            self.try_due = self.moved + millis(limit);
         }
     }
 

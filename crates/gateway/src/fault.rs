@@ -195,6 +195,19 @@ impl Fault {
         )
     }
 
+    /// Nothing was sent, so trying again is safe.
+    pub(crate) fn connect_timeout(service: &str, limit: Duration) -> Self {
+        let millis = limit.as_millis();
+        let detail = format!("connecting to service {service} took longer than {millis} ms");
+        Self::unavailable(503, "gateway.connect_timeout", detail)
+    }
+
+    /// The request as a whole took longer than its route allows.
+    pub(crate) fn total_timeout(service: &str) -> Self {
+        let detail = format!("the request to service {service} took longer than it may as a whole");
+        Self::new(504, Kind::DeadlineExceeded, "gateway.total_timeout", detail)
+    }
+
     fn problem(&self) -> Problem {
         let retry = self.retry_after.map_or(Retry::No, Retry::After);
         let error = Error::new(self.kind, self.code, self.detail.as_ref()).with_retry(retry);

@@ -1,18 +1,18 @@
 //! Sends a request to an instance, to another one where that is safe, and the response back.
 
-use std::{rc::Rc, time::Duration};
-
 use crate::{
     exchange::{Exchange, Failure, Relayed},
     fault::Fault,
+    policy::Cause,
     prepare::Plan,
     record::Record,
     scratch::Scratch,
     server::Client,
     stream::Stream,
     timer::millis,
+    tries::{Failed, Tries},
     tunnel::Upgraded,
-    upstream::{Instance, Lease},
+    upstream::Lease,
     worker::Worker,
 };
 
@@ -36,117 +36,176 @@ pub(crate) async fn forward(
     record: &mut Record,
 ) -> Outcome {
     let service = plan.service().clone();
-    let route = plan.route();
-    let (mut retries, connect_timeout) = (route.retries, route.connect_timeout);
-    let idempotent = plan.idempotent;
-    service.refresh();
+    service.refresh(client.timer.now());
     service.budget.deposit();
-    let mut tried: Vec<Rc<Instance>> = Vec::new();
-    // After a kept connection failed the next is a new one, or every kept one might be tried.
-    // One that is going to speak another protocol is of no use to the pool afterwards anyway.
-    let mut only_new = plan.upgrade;
+    let mut tries = Tries::new(plan);
     let mut exchange = Exchange::new(worker, client, scratch, plan);
-    let mut last = None;
     let outcome = loop {
-        let Some(lease) = service.pick(&tried, exchange.now(), &worker.random) else {
-            break Outcome::Fault(last.unwrap_or_else(|| {
-                let none = service.nobody_up();
-                let name = service.name.as_str();
-                if none {
-                    Fault::no_instance(name)
-                } else {
-                    Fault::unreachable(name)
+        let Some(lease) = service.pick(tries.tried(), exchange.now(), &worker.random) else {
+            break Outcome::Fault(tries.nobody_left(&service));
+        };
+        let mut failed = match attempt(worker, &mut exchange, &lease, &tries).await {
+            Attempt::Answered(stream) => {
+                record.instance = Some(lease.instance.id.clone());
+                if exchange.has_switched() {
+                    record.answered(exchange.status(), None);
+                    break Outcome::Upgraded(Box::new(Upgraded {
+                        first: exchange.begin_upgrade(),
+                        instance: stream,
+                        lease,
+                    }));
                 }
-            }));
-        };
-        let replayable = idempotent && !exchange.streamed();
-        let kept = if only_new {
-            None
-        } else {
-            lease.reuse(!replayable)
-        };
-        let reused = kept.is_some();
-        let stream = match kept {
-            Some(stream) => Some(stream),
-            None => connect(&exchange, &lease, connect_timeout).await,
-        };
-        let (fault, safe) = match stream {
-            None => (Fault::unreachable(service.name.as_str()), true),
-            Some(mut stream) => match exchange.response_head(&mut stream).await {
-                Ok(()) => {
-                    record.instance = Some(lease.instance.id.clone());
-                    if exchange.has_switched() {
-                        record.answered(exchange.status(), None);
-                        break Outcome::Upgraded(Box::new(Upgraded {
-                            first: exchange.begin_upgrade(),
-                            instance: stream,
-                            lease,
-                        }));
-                    }
+                if !tries.minds(exchange.status()) {
                     break relay(worker, &mut exchange, &lease, stream, record).await;
                 }
-                Err(Failure::Client(fault)) => break Outcome::Fault(fault),
-                Err(Failure::ClientGone) => break Outcome::Broken,
-                Err(Failure::Timeout) => {
-                    lease.counters().timeouts.add(1);
-                    break Outcome::Fault(Fault::upstream_timeout(service.name.as_str()));
-                }
-                Err(Failure::Nonsense(why)) => {
-                    lease.counters().failures.add(1);
-                    break Outcome::Fault(Fault::upstream_failed(service.name.as_str(), why));
-                }
-                Err(Failure::HungUp { heard }) => {
-                    let safe = idempotent && !heard && !exchange.streamed();
-                    if reused && safe {
-                        // The instance closed a kept connection as the request went out: that says
-                        // nothing about the instance, so it costs no retry.
-                        only_new = true;
-                        record.retries += 1;
-                        lease.counters().retries.add(1);
-                        continue;
-                    }
-                    lease.counters().failures.add(1);
-                    (
-                        Fault::upstream_failed(service.name.as_str(), "it hung up"),
-                        safe,
-                    )
-                }
-            },
+                answered_badly(worker, &exchange, &tries, stream)
+            }
+            Attempt::Failed(failed) => failed,
+            Attempt::KeptClosed => {
+                tries.only_new = true;
+                record.retries += 1;
+                lease.counters().retries.add(1);
+                continue;
+            }
+            Attempt::End(outcome) => break outcome,
         };
-        if !safe || retries == 0 || service.nobody_else(&tried, &lease) {
-            break Outcome::Fault(fault);
-        }
-        if !service.budget.withdraw(exchange.now()) {
-            lease.counters().retries_refused.add(1);
-            break Outcome::Fault(fault);
-        }
-        retries -= 1;
+        let time = (exchange.now(), exchange.due());
+        let Some(wait) = tries.again(&service, &lease, &failed, time, &worker.random) else {
+            break match failed.answer.take() {
+                Some(stream) => relay(worker, &mut exchange, &lease, stream, record).await,
+                None => Outcome::Fault(failed.fault),
+            };
+        };
         record.retries += 1;
-        lease.counters().retries.add(1);
-        tried.push(lease.instance.clone());
-        last = Some(fault);
+        drop((lease, failed));
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
     };
     record.body_in = exchange.taken();
     outcome
 }
 
-async fn connect(exchange: &Exchange<'_>, lease: &Lease, limit: Duration) -> Option<Stream> {
-    let due = exchange.now() + millis(limit);
+/// What became of one try.
+enum Attempt {
+    /// The head of a response is there.
+    Answered(Stream),
+    /// The instance closed a kept connection as the request went out: that says nothing about the
+    /// instance, so it costs no retry.
+    KeptClosed,
+    Failed(Failed),
+    /// There is nothing to try again.
+    End(Outcome),
+}
+
+/// Sends the request to an instance and reads the head of its response.
+async fn attempt(
+    worker: &Worker,
+    exchange: &mut Exchange<'_>,
+    lease: &Lease,
+    tries: &Tries,
+) -> Attempt {
+    let failed = |cause, fault, safe| {
+        Attempt::Failed(Failed {
+            cause,
+            fault,
+            safe,
+            answer: None,
+            retry_after: None,
+        })
+    };
+    let replayable = tries.repeatable && !exchange.streamed();
+    let kept = if tries.only_new {
+        None
+    } else {
+        lease.reuse(!replayable)
+    };
+    let reused = kept.is_some();
+    let mut stream = match kept {
+        Some(stream) => stream,
+        None => match connect(worker, exchange, lease).await {
+            Ok(stream) => stream,
+            Err(fault) => return failed(Cause::Connect, fault, true),
+        },
+    };
+    let failure = match exchange.response_head(&mut stream).await {
+        Ok(()) => {
+            lease.answered(exchange.status(), exchange.now());
+            return Attempt::Answered(stream);
+        }
+        Err(failure) => failure,
+    };
+    let service = exchange.service_name();
+    let counters = lease.counters();
+    match failure {
+        Failure::Client(fault) => Attempt::End(Outcome::Fault(fault)),
+        Failure::ClientGone => Attempt::End(Outcome::Broken),
+        Failure::Timeout { heard } => {
+            counters.timeouts.add(1);
+            lease.failed(Cause::Timeout, exchange.now());
+            let safe = tries.repeatable && !heard && !exchange.streamed();
+            failed(Cause::Timeout, exchange.timeout_fault(), safe)
+        }
+        Failure::Nonsense(why) => {
+            counters.failures.add(1);
+            lease.failed(Cause::Reset, exchange.now());
+            Attempt::End(Outcome::Fault(Fault::upstream_failed(service, why)))
+        }
+        Failure::HungUp { heard } => {
+            let safe = tries.repeatable && !heard && !exchange.streamed();
+            if reused && safe {
+                return Attempt::KeptClosed;
+            }
+            counters.failures.add(1);
+            lease.failed(Cause::Reset, exchange.now());
+            let fault = Fault::upstream_failed(service, "it hung up");
+            failed(Cause::Reset, fault, safe)
+        }
+    }
+}
+
+/// An answer whose status the route wants to be tried again, if that is possible.
+fn answered_badly(
+    worker: &Worker,
+    exchange: &Exchange<'_>,
+    tries: &Tries,
+    stream: Stream,
+) -> Failed {
+    let status = exchange.status();
+    let why = format!("it answered {status}");
+    Failed {
+        cause: Cause::Status(status),
+        fault: Fault::upstream_failed(exchange.service_name(), &why),
+        safe: tries.repeatable && !exchange.streamed(),
+        answer: Some(stream),
+        retry_after: exchange.retry_after(worker.clock.now()),
+    }
+}
+
+async fn connect(worker: &Worker, exchange: &Exchange<'_>, lease: &Lease) -> Result<Stream, Fault> {
+    let limit = exchange.connect_timeout();
+    let due = (exchange.now() + millis(limit)).min(exchange.total_due());
     let connect = Stream::connect(lease.instance.address);
+    let (service, now) = (exchange.service_name(), || exchange.now());
+    let random = || worker.random.next();
     match exchange.timer().before(due, connect).await {
         Ok(Ok(stream)) => {
-            lease.connected();
-            Some(stream)
+            lease.connected(now());
+            Ok(stream)
         }
         Ok(Err(error)) => {
             tracing::debug!(instance = %lease.instance.id, %error, "cannot connect to an instance");
-            lease.connect_failed(exchange.now());
-            None
+            lease.connect_failed(now(), random());
+            Err(Fault::unreachable(service))
         }
         Err(_) => {
             tracing::debug!(instance = %lease.instance.id, "connecting to an instance took too long");
-            lease.connect_failed(exchange.now());
-            None
+            lease.connect_failed(now(), random());
+            Err(if now() >= exchange.total_due() {
+                Fault::total_timeout(service)
+            } else {
+                Fault::connect_timeout(service, limit)
+            })
         }
     }
 }
@@ -189,7 +248,12 @@ async fn relay(
         }
         Relayed::Stalled => {
             lease.counters().timeouts.add(1);
-            record.failed("gateway.upstream_timeout");
+            record.failed("gateway.upstream_idle");
+            Outcome::Broken
+        }
+        Relayed::OutOfTime => {
+            lease.counters().timeouts.add(1);
+            record.failed("gateway.total_timeout");
             Outcome::Broken
         }
         Relayed::ClientGone => Outcome::Broken,

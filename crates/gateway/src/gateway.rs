@@ -1,4 +1,5 @@
 use std::{
+    collections::HashMap,
     io,
     net::{SocketAddr, TcpListener},
     sync::{
@@ -21,6 +22,7 @@ use crate::{
     discovery::Discovery,
     keys::Keys,
     metrics::{Metrics, PerThread, RouteCounters, ServiceCounters, Stats},
+    policy::{self, Upstream},
     route::Route,
     router::Router,
     routing::Routing,
@@ -55,7 +57,13 @@ pub(crate) struct Snapshot {
     pub(crate) router: Router,
     /// In the order of the router's.
     pub(crate) routes: Vec<RouteEntry>,
-    pub(crate) services: Vec<(Name, Arc<PerThread<ServiceCounters>>)>,
+    pub(crate) services: Vec<ServiceEntry>,
+}
+
+pub(crate) struct ServiceEntry {
+    pub(crate) name: Name,
+    pub(crate) counters: Arc<PerThread<ServiceCounters>>,
+    pub(crate) policy: Arc<Upstream>,
 }
 
 pub(crate) struct RouteEntry {
@@ -74,15 +82,22 @@ pub(crate) enum Phase {
 }
 
 impl Snapshot {
-    fn new(version: u64, router: Router, metrics: &Metrics) -> Self {
-        let mut services: Vec<(Name, Arc<PerThread<ServiceCounters>>)> = Vec::new();
-        let mut indexes = std::collections::HashMap::new();
+    fn new(version: u64, router: Router, upstreams: &[Upstream], metrics: &Metrics) -> Self {
+        let mut services: Vec<ServiceEntry> = Vec::new();
+        let policies: HashMap<_, _> = upstreams.iter().map(|one| (&one.service, one)).collect();
+        let mut indexes = HashMap::new();
         let routes = router
             .routes()
             .iter()
             .map(|route| {
                 let service = *indexes.entry(route.service.clone()).or_insert_with(|| {
-                    services.push((route.service.clone(), metrics.service(&route.service)));
+                    let name = route.service.clone();
+                    let policy = policies.get(&name).map(|policy| (*policy).clone());
+                    services.push(ServiceEntry {
+                        counters: metrics.service(&name),
+                        policy: Arc::new(policy.unwrap_or_else(|| Upstream::new(name.clone()))),
+                        name,
+                    });
                     services.len() - 1
                 });
                 let label = route.label();
@@ -108,8 +123,9 @@ impl Gateway {
     /// Listens and begins to answer. Without `keys`, routes that ask for a token answer 503.
     ///
     /// `gateway.address_in_use` (AlreadyExists) when the port is taken, `gateway.listen`
-    /// (Unavailable) when it cannot listen for another reason, `gateway.config_invalid` and
-    /// `gateway.routes_invalid` (InvalidArgument), `gateway.access_log` (Unavailable).
+    /// (Unavailable) when it cannot listen for another reason, `gateway.config_invalid`,
+    /// `gateway.routes_invalid` and `gateway.upstreams_invalid` (InvalidArgument),
+    /// `gateway.access_log` (Unavailable).
     pub fn start(
         config: GatewayConfig,
         discovery: Arc<dyn Discovery>,
@@ -117,8 +133,9 @@ impl Gateway {
     ) -> Result<Self> {
         let threads = thread_count(&config)?;
         let metrics = Metrics::new(threads);
+        policy::check(&config.routing.upstreams)?;
         let router = Router::build(config.routing.routes.clone())?;
-        let snapshot = Snapshot::new(1, router, &metrics);
+        let snapshot = Snapshot::new(1, router, &config.routing.upstreams, &metrics);
         let (address, listeners) = listen(config.address, threads)?;
         let log = access_log::start(&config.access_log)?;
         let shared = Arc::new(Shared {
@@ -177,13 +194,14 @@ impl Gateway {
     }
 
     /// Replaces the routes; requests that come in from now on see the new ones, connections and
-    /// pools stay. `gateway.routes_invalid` (InvalidArgument) leaves everything as it was.
-    /// Returns the version of the new routes.
+    /// pools stay. `gateway.routes_invalid` and `gateway.upstreams_invalid` (InvalidArgument) leave
+    /// everything as it was. Returns the version of the new routes.
     pub fn set_routing(&self, routing: Routing) -> Result<u64> {
+        policy::check(&routing.upstreams)?;
         let router = Router::build(routing.routes)?;
         let _one_at_a_time = self.changing.lock();
         let version = self.shared.snapshot.load().version + 1;
-        let snapshot = Snapshot::new(version, router, &self.shared.metrics);
+        let snapshot = Snapshot::new(version, router, &routing.upstreams, &self.shared.metrics);
         self.shared.snapshot.store(Arc::new(snapshot));
         self.shared.version.store(version, Ordering::Release);
         Ok(version)

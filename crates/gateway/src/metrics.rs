@@ -14,6 +14,10 @@ use std::{
 use parking_lot::Mutex;
 use sinew_core::Name;
 
+mod resilience;
+
+pub(crate) use resilience::ResilienceCounters;
+
 /// The series that one thread writes and everyone may read.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
@@ -27,6 +31,10 @@ impl Counter {
     pub(crate) fn sub(&self, amount: u64) {
         self.0
             .store(self.0.load(Relaxed).wrapping_sub(amount), Relaxed);
+    }
+
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
     }
 
     pub(crate) fn get(&self) -> u64 {
@@ -73,6 +81,7 @@ pub(crate) struct ServiceCounters {
     /// Bytes on them, from clients and to clients.
     pub(crate) upgraded_in: Counter,
     pub(crate) upgraded_out: Counter,
+    pub(crate) resilience: ResilienceCounters,
 }
 
 /// What one thread knows of itself.
@@ -204,6 +213,7 @@ impl Metrics {
         self.thread_text(&mut text);
         self.route_text(&mut text);
         self.service_text(&mut text);
+        resilience::text(&self.services.lock(), &mut text);
         text
     }
 

@@ -15,6 +15,18 @@ impl Random {
         self.0.borrow_mut().next_u64()
     }
 
+    /// The same numbers for the same seed.
+    #[cfg(test)]
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self(RefCell::new(SmallRng::seed_from_u64(seed)))
+    }
+
+    /// One of `0..bound`; `None` when that is empty.
+    pub(crate) fn below(&self, bound: usize) -> Option<usize> {
+        // A product's upper half is uniform enough and needs no division.
+        (bound > 0).then(|| ((u128::from(self.next()) * bound as u128) >> 64) as usize)
+    }
+
     /// Appends 16 hexadecimal digits for each of `words`, not all zero.
     pub(crate) fn push_hex(&self, words: usize, to: &mut Vec<u8>) {
         for _ in 0..words {

@@ -3,7 +3,10 @@ use std::{fmt, str::FromStr, time::Duration};
 use serde::{Deserialize, Serialize};
 use sinew_core::{Error, Kind, Name, Result, units};
 
-use crate::path;
+use crate::{
+    path,
+    policy::{Conditions, optional_duration},
+};
 
 /// One route: which requests it takes, and what becomes of them. In `sinew.toml` a `[[routes]]`
 /// table; in the control API an object of `/v1/routes`.
@@ -35,6 +38,28 @@ pub struct Route {
     /// How many more instances are tried where that is safe.
     #[serde(default = "retries")]
     pub retries: u8,
+    /// Which failures are worth one of them.
+    #[serde(default = "Conditions::no_answer")]
+    pub retry_on: Conditions,
+    /// Around how long the first pause before another try is; later ones are longer. None after a
+    /// refused connection.
+    #[serde(default = "retry_backoff", with = "units::duration")]
+    pub retry_backoff: Duration,
+    /// Requests are tried again whatever their method: the service does nothing twice.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retry_any_method: bool,
+    /// How long one try may take to answer; `timeout` when absent.
+    #[serde(default, with = "optional_duration")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub try_timeout: Option<Duration>,
+    /// From the request's head to the response's last byte; without bound when absent.
+    #[serde(default, with = "optional_duration")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_timeout: Option<Duration>,
+    /// How long a response may stand still; `[gateway.limits] body_timeout` when absent.
+    #[serde(default, with = "optional_duration")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Duration>,
     /// The longest request body, in bytes.
     #[serde(default = "max_body", with = "units::size")]
     pub max_body: u64,
@@ -71,6 +96,10 @@ fn retries() -> u8 {
     1
 }
 
+fn retry_backoff() -> Duration {
+    Duration::from_millis(25)
+}
+
 fn max_body() -> u64 {
     1 << 20
 }
@@ -89,6 +118,12 @@ impl Route {
             connect_timeout: connect_timeout(),
             timeout: timeout(),
             retries: retries(),
+            retry_on: Conditions::no_answer(),
+            retry_backoff: retry_backoff(),
+            retry_any_method: false,
+            try_timeout: None,
+            total_timeout: None,
+            idle_timeout: None,
             max_body: max_body(),
         }
     }

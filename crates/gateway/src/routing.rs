@@ -1,7 +1,11 @@
 use serde::{Deserialize, Serialize};
 use sinew_core::Result;
 
-use crate::{route::Route, router::Router};
+use crate::{
+    policy::{self, Upstream},
+    route::Route,
+    router::Router,
+};
 
 /// Everything that says where requests go: validated, versioned and replaced as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -9,12 +13,15 @@ use crate::{route::Route, router::Router};
 pub struct Routing {
     /// Which requests go to which service.
     pub routes: Vec<Route>,
+    /// How services are treated; those that do not stand here have the defaults.
+    pub upstreams: Vec<Upstream>,
 }
 
 impl Routing {
-    /// Whether a gateway would take it: `gateway.routes_invalid` (InvalidArgument) otherwise, with
-    /// all that is wrong.
+    /// Whether a gateway would take it: `gateway.routes_invalid` or `gateway.upstreams_invalid`
+    /// (InvalidArgument) otherwise, with all that is wrong.
     pub fn check(&self) -> Result<()> {
+        policy::check(&self.upstreams)?;
         Router::build(self.routes.clone()).map(drop)
     }
 }

@@ -1,72 +1,53 @@
 //! The instances of a service as one thread sees them: which are up, how busy they are with this
-//! thread's requests, which failed to connect lately, and the connections that wait for use.
+//! thread's requests, which failed lately, and the connections that wait for use.
+//!
+//! Each thread learns by itself: nothing is shared on a request's way, and what one thread finds out
+//! about an instance the others find out as fast, since each of them has its part of the requests.
 
 use std::{
     cell::{Cell, RefCell},
-    net::SocketAddr,
+    collections::HashMap,
     rc::Rc,
     sync::Arc,
-    time::Duration,
 };
 
-use sinew_core::{Backoff, InstanceId, Name, least_loaded_of_two};
+use sinew_core::{InstanceId, Name, least_loaded_of_two};
 use tokio::sync::watch;
 
 use crate::{
     discovery::{Endpoint, EndpointStatus},
     metrics::{PerThread, ServiceCounters},
+    policy::Upstream,
     random::Random,
-    stream::Stream,
     timer::{Millis, millis},
 };
 
 mod budget;
+mod health;
+mod instance;
 
 use budget::Budget;
+use health::Change;
 
-/// How long an instance that could not be connected to is set aside: at first, and at most.
-const ASIDE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
-
-/// How long the outcome of a first try after that is waited for.
-const PROBE: Millis = 1_000;
+pub(crate) use instance::{Instance, Lease};
 
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) name: Name,
     thread: usize,
     counters: Arc<PerThread<ServiceCounters>>,
+    policy: RefCell<Arc<Upstream>>,
     endpoints: RefCell<watch::Receiver<Arc<[Endpoint]>>>,
     up: RefCell<Vec<Rc<Instance>>>,
+    /// Those of them that get requests like any other.
+    serving: RefCell<Vec<Rc<Instance>>>,
+    /// Those that are out, one way or another. Some may be serving nevertheless, when too many are.
+    out: RefCell<Vec<Rc<Instance>>>,
+    /// Ejected instances get requests because too many are ejected.
+    panicking: Cell<bool>,
+    /// When the last of the instances whose share grows has its full share.
+    growing_until: Cell<Millis>,
     pub(crate) budget: Budget,
-}
-
-#[derive(Debug)]
-pub(crate) struct Instance {
-    pub(crate) id: InstanceId,
-    pub(crate) address: SocketAddr,
-    /// Requests of this thread that are with it.
-    outstanding: Cell<u64>,
-    /// The latest used is last, and is used first, so that the others may grow old and go.
-    idle: RefCell<Vec<Idle>>,
-    aside: RefCell<Backoff>,
-    aside_until: Cell<Millis>,
-    /// It is no longer up: connections that come back are closed.
-    gone: Cell<bool>,
-}
-
-#[derive(Debug)]
-struct Idle {
-    stream: Stream,
-    since: Millis,
-}
-
-/// One request being with one instance.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    service: Rc<Service>,
-    pub(crate) instance: Rc<Instance>,
-    /// It finds out whether the instance takes connections again.
-    probe: bool,
 }
 
 impl Service {
@@ -75,15 +56,20 @@ impl Service {
         thread: usize,
         counters: Arc<PerThread<ServiceCounters>>,
         mut endpoints: watch::Receiver<Arc<[Endpoint]>>,
+        policy: Arc<Upstream>,
     ) -> Self {
         endpoints.mark_changed();
-        let (endpoints, up) = (RefCell::new(endpoints), RefCell::default());
         Self {
             name,
             thread,
             counters,
-            endpoints,
-            up,
+            policy: RefCell::new(policy),
+            endpoints: RefCell::new(endpoints),
+            up: RefCell::default(),
+            serving: RefCell::default(),
+            out: RefCell::default(),
+            panicking: Cell::new(false),
+            growing_until: Cell::new(0),
             budget: Budget::default(),
         }
     }
@@ -92,96 +78,215 @@ impl Service {
         self.counters.of(self.thread)
     }
 
+    /// Goes on under this policy. What was learnt of the instances stays.
+    pub(crate) fn set_policy(&self, policy: &Arc<Upstream>) {
+        if **self.policy.borrow() != **policy {
+            *self.policy.borrow_mut() = policy.clone();
+            self.arrange();
+        }
+    }
+
     /// Takes over what discovery says, if it says anything new. When discovery is gone, what was
     /// last known stays in use.
-    pub(crate) fn refresh(&self) {
+    pub(crate) fn refresh(&self, now: Millis) {
         let mut endpoints = self.endpoints.borrow_mut();
         if !endpoints.has_changed().unwrap_or(false) {
             return;
         }
         let list = endpoints.borrow_and_update().clone();
-        let mut up = self.up.borrow_mut();
-        let old = std::mem::take(&mut *up);
+        let old = std::mem::take(&mut *self.up.borrow_mut());
+        // When there was nobody before, nobody is new.
+        let slow_start = !old.is_empty();
+        let mut known: HashMap<InstanceId, Rc<Instance>> = old
+            .into_iter()
+            .map(|instance| (instance.id.clone(), instance))
+            .collect();
         for endpoint in list
             .iter()
             .filter(|endpoint| endpoint.status == EndpointStatus::Up)
         {
-            let same = |instance: &&Rc<Instance>| {
-                instance.id == endpoint.id && instance.address == endpoint.address
-            };
-            let known = old.iter().find(same).cloned();
-            up.push(known.unwrap_or_else(|| Rc::new(Instance::new(endpoint))));
+            let same = |instance: &Rc<Instance>| instance.address == endpoint.address;
+            let instance = known
+                .get(&endpoint.id)
+                .is_some_and(same)
+                .then(|| known.remove(&endpoint.id))
+                .flatten()
+                .unwrap_or_else(|| {
+                    let instance = Rc::new(Instance::new(endpoint));
+                    if slow_start {
+                        self.start_slowly(&instance, now);
+                    }
+                    instance
+                });
+            self.up.borrow_mut().push(instance);
         }
-        for instance in old {
-            if !up.iter().any(|kept| Rc::ptr_eq(kept, &instance)) {
-                instance.gone.set(true);
-                self.counters()
-                    .idle
-                    .sub(instance.idle.borrow().len() as u64);
-                instance.idle.borrow_mut().clear();
+        for instance in known.values() {
+            self.counters().idle.sub(instance.leave());
+        }
+        self.arrange();
+    }
+
+    fn start_slowly(&self, instance: &Instance, now: Millis) {
+        let policy = self.policy.borrow();
+        if !policy.slow_start.is_zero() {
+            let full = now + millis(policy.slow_start);
+            instance.full_at.set(full);
+            self.growing_until.set(full);
+        }
+    }
+
+    /// Sorts the instances into those that get requests and those that are out.
+    fn arrange(&self) {
+        let (up, policy) = (self.up.borrow(), self.policy.borrow());
+        let (mut serving, mut out) = (self.serving.borrow_mut(), self.out.borrow_mut());
+        serving.clear();
+        out.clear();
+        let ejected = up.iter().filter(|one| one.health().is_ejected()).count();
+        let panicking = ejected * 100 > up.len() * usize::from(policy.ejection.most_percent);
+        for instance in &*up {
+            let health = instance.health();
+            if !health.is_in() {
+                out.push(instance.clone());
+            }
+            if health.is_in() || (panicking && health.is_ejected()) {
+                serving.push(instance.clone());
+            }
+        }
+        let counters = &self.counters().resilience;
+        counters.instances.set(up.len() as u64);
+        counters.ejected.set(ejected as u64);
+        counters.panicking.set(u64::from(panicking));
+        if self.panicking.replace(panicking) != panicking {
+            let (service, instances) = (&self.name, up.len());
+            if panicking {
+                tracing::warn!(%service, ejected, instances, "too many instances of a service are ejected: requests go to all of them");
+            } else {
+                tracing::info!(%service, ejected, instances, "enough instances of a service are well: requests go to those");
             }
         }
     }
 
-    /// The less busy of two random instances. Those that were `tried` are left out; those that are
-    /// set aside come in only when there is no other, and a second try avoids whoever failed lately,
-    /// because one of those has just failed again. `None` when there is nobody left.
+    /// An instance for one request. Those that were `tried` are left out, and those that are out come
+    /// in only when there is no other, or when it is time to find out whether one is back. `None` when
+    /// there is nobody left.
     pub(crate) fn pick(
         self: &Rc<Self>,
         tried: &[Rc<Instance>],
         now: Millis,
         random: &Random,
     ) -> Option<Lease> {
-        let up = self.up.borrow();
-        let chosen = if tried.is_empty() && up.iter().all(|instance| instance.is_healthy()) {
-            let load = |index: usize| up[index].outstanding.get();
-            least_loaded_of_two(up.len(), || random.next(), load).map(|index| &up[index])
-        } else {
-            let fresh = |one: &&Rc<Instance>| !tried.iter().any(|other| Rc::ptr_eq(other, one));
-            let (healthy, failed): (Vec<_>, Vec<_>) = up
-                .iter()
-                .filter(fresh)
-                .partition(|instance| instance.is_healthy());
-            let due = failed
-                .iter()
-                .filter(|one| one.aside_until.get() <= now)
-                .copied();
-            let mut candidates = healthy;
-            if tried.is_empty() || candidates.is_empty() {
-                candidates.extend(due);
-            }
-            if candidates.is_empty() {
-                candidates = failed;
-            }
-            let load = |index: usize| candidates[index].outstanding.get();
-            let index = least_loaded_of_two(candidates.len(), || random.next(), load);
-            index.map(|index| candidates[index])
+        let out = self.out.borrow();
+        let probe = tried.is_empty() && !out.is_empty();
+        let due = out.iter().find(|one| probe && one.health().is_due(now));
+        let instance = match due {
+            Some(instance) => instance.clone(),
+            None => self.choose(tried, &out, now, random)?,
         };
-        let instance = chosen?.clone();
-        let probe = !instance.is_healthy() && instance.aside_until.get() <= now;
+        let probe = instance.health().is_due(now);
         if probe {
-            // One request finds out whether it is back; the others go on avoiding it meanwhile.
-            instance.aside_until.set(now + PROBE);
+            instance.health_mut().begin_probe();
         }
-        instance.outstanding.set(instance.outstanding.get() + 1);
-        self.counters().active.add(1);
-        Some(Lease {
-            service: self.clone(),
-            instance,
-            probe,
+        Some(Lease::new(self.clone(), instance, probe))
+    }
+
+    fn choose(
+        &self,
+        tried: &[Rc<Instance>],
+        out: &[Rc<Instance>],
+        now: Millis,
+        random: &Random,
+    ) -> Option<Rc<Instance>> {
+        let serving = self.serving.borrow();
+        if tried.is_empty() && !serving.is_empty() {
+            return self.balance(&serving, now, random);
+        }
+        let fresh = |list: &[Rc<Instance>]| -> Vec<Rc<Instance>> {
+            let untried = |one: &&Rc<Instance>| !tried.iter().any(|other| Rc::ptr_eq(other, one));
+            list.iter().filter(untried).cloned().collect()
+        };
+        let mut candidates = fresh(&serving);
+        if candidates.is_empty() {
+            candidates = fresh(out);
+        }
+        let due = |one: &Rc<Instance>| one.health().is_due(now);
+        if candidates.iter().any(due) {
+            candidates.retain(due);
+        }
+        self.balance(&candidates, now, random)
+    }
+
+    /// The less busy of two random instances ("The Power of Two Choices in Randomized Load
+    /// Balancing", Mitzenmacher 2001).
+    fn balance(
+        &self,
+        candidates: &[Rc<Instance>],
+        now: Millis,
+        random: &Random,
+    ) -> Option<Rc<Instance>> {
+        let load = |index: usize| candidates[index].outstanding.get();
+        let index = if now < self.growing_until.get() {
+            self.two_grown(candidates, now, random)
+        } else {
+            least_loaded_of_two(candidates.len(), || random.next(), load)
+        };
+        index.map(|index| candidates[index].clone())
+    }
+
+    /// The same while shares grow: whoever has a tenth of its share yet is passed over nine times out
+    /// of ten.
+    fn two_grown(
+        &self,
+        candidates: &[Rc<Instance>],
+        now: Millis,
+        random: &Random,
+    ) -> Option<usize> {
+        const DRAWS: usize = 8;
+        let slow_start = millis(self.policy.borrow().slow_start);
+        let draw = || {
+            let mut index = None;
+            for _ in 0..DRAWS {
+                let one = random.below(candidates.len())?;
+                index = Some(one);
+                if random.next() % 100 < candidates[one].share(now, slow_start) {
+                    break;
+                }
+            }
+            index
+        };
+        let (first, second) = (draw()?, draw()?);
+        let load = |index: usize| candidates[index].outstanding.get();
+        Some(if load(second) < load(first) {
+            second
+        } else {
+            first
         })
+    }
+
+    /// A report changed the state of an instance.
+    fn changed(&self, instance: &Instance, change: Change, now: Millis) {
+        let (service, id) = (&self.name, &instance.id);
+        match change {
+            Change::Nothing => return,
+            Change::SetAside => {}
+            Change::Ejected(lasts) => {
+                self.counters().resilience.ejections.add(1);
+                tracing::warn!(%service, instance = %id, lasts_ms = lasts, "an instance fails too often and is ejected");
+            }
+            Change::Returned { ejected } => {
+                self.start_slowly(instance, now);
+                if ejected {
+                    tracing::info!(%service, instance = %id, "an ejected instance is back");
+                }
+            }
+        }
+        self.arrange();
     }
 
     /// Closes connections that waited too long or that the instance closed.
     pub(crate) fn sweep(&self, now: Millis, idle_timeout: Millis) {
-        self.refresh();
+        self.refresh(now);
         for instance in &*self.up.borrow() {
-            let mut idle = instance.idle.borrow_mut();
-            let before = idle.len();
-            idle.retain_mut(|idle| {
-                now.saturating_sub(idle.since) < idle_timeout && idle.stream.is_quiet()
-            });
-            self.counters().idle.sub((before - idle.len()) as u64);
+            self.counters().idle.sub(instance.sweep(now, idle_timeout));
         }
     }
 
@@ -202,82 +307,16 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        let up = self.up.borrow();
-        let idle: usize = up.iter().map(|instance| instance.idle.borrow().len()).sum();
-        self.counters().idle.sub(idle as u64);
-    }
-}
-
-impl Instance {
-    fn new(endpoint: &Endpoint) -> Self {
-        Self {
-            id: endpoint.id.clone(),
-            address: endpoint.address,
-            outstanding: Cell::new(0),
-            idle: RefCell::default(),
-            aside: RefCell::new(Backoff::new(ASIDE.0, ASIDE.1)),
-            aside_until: Cell::new(0),
-            gone: Cell::new(false),
+        let idle: u64 = self.up.borrow().iter().map(|one| one.leave()).sum();
+        self.counters().idle.sub(idle);
+        let resilience = &self.counters().resilience;
+        for gauge in [
+            &resilience.instances,
+            &resilience.ejected,
+            &resilience.panicking,
+        ] {
+            gauge.set(0);
         }
-    }
-
-    /// Whether it took a connection since one failed.
-    fn is_healthy(&self) -> bool {
-        self.aside.borrow().attempts() == 0
-    }
-}
-
-impl Lease {
-    pub(crate) fn counters(&self) -> &ServiceCounters {
-        self.service.counters()
-    }
-
-    /// A connection that waits for use. `certain` asks the system whether it is still open, for
-    /// requests that must not be sent twice; otherwise what the event loop knows is good enough.
-    pub(crate) fn reuse(&self, certain: bool) -> Option<Stream> {
-        let mut idle = self.instance.idle.borrow_mut();
-        while let Some(Idle { mut stream, .. }) = idle.pop() {
-            self.counters().idle.sub(1);
-            if stream.is_quiet() && !(certain && stream.has_news()) {
-                return Some(stream);
-            }
-        }
-        None
-    }
-
-    /// The instance took a connection.
-    pub(crate) fn connected(&self) {
-        self.counters().connects.add(1);
-        self.instance.aside.borrow_mut().reset();
-        self.instance.aside_until.set(0);
-    }
-
-    /// The instance took no connection: it is left alone for a while.
-    pub(crate) fn connect_failed(&self, now: Millis) {
-        self.counters().connect_failures.add(1);
-        // Requests that were on their way together failed once, not many times.
-        if self.probe || self.instance.is_healthy() {
-            let wait = self.instance.aside.borrow_mut().next_delay();
-            self.instance.aside_until.set(now + millis(wait));
-        }
-    }
-
-    /// Keeps a connection whose last message was read to its end.
-    pub(crate) fn keep(&self, stream: Stream, now: Millis, most: usize) {
-        let mut idle = self.instance.idle.borrow_mut();
-        if !self.instance.gone.get() && idle.len() < most {
-            idle.push(Idle { stream, since: now });
-            self.counters().idle.add(1);
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.instance
-            .outstanding
-            .set(self.instance.outstanding.get() - 1);
-        self.counters().active.sub(1);
     }
 }
 

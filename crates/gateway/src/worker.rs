@@ -109,20 +109,22 @@ impl Worker {
         let services: Vec<_> = snapshot
             .services
             .iter()
-            .map(|(name, counters)| {
+            .map(|entry| {
                 let make = || {
-                    let endpoints = self.shared.discovery.watch(name);
                     Rc::new(Service::new(
-                        name.clone(),
+                        entry.name.clone(),
                         self.index,
-                        counters.clone(),
-                        endpoints,
+                        entry.counters.clone(),
+                        self.shared.discovery.watch(&entry.name),
+                        entry.policy.clone(),
                     ))
                 };
-                known.entry(name.clone()).or_insert_with(make).clone()
+                let service = known.entry(entry.name.clone()).or_insert_with(make).clone();
+                service.set_policy(&entry.policy);
+                service
             })
             .collect();
-        known.retain(|name, _| snapshot.services.iter().any(|(used, _)| used == name));
+        known.retain(|name, _| snapshot.services.iter().any(|used| used.name == *name));
         *self.table.borrow_mut() = Rc::new(Table { snapshot, services });
     }
 

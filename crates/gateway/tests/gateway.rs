@@ -18,6 +18,10 @@ mod hostile;
 mod interim;
 #[path = "gateway/lifecycle.rs"]
 mod lifecycle;
+#[path = "gateway/outliers.rs"]
+mod outliers;
+#[path = "gateway/retries.rs"]
+mod retries;
 #[path = "gateway/streaming.rs"]
 mod streaming;
 #[path = "gateway/tokens.rs"]

@@ -15,7 +15,7 @@ use std::{
 use crate::engines::KvUrl;
 use sinew_coordination::registry;
 use sinew_core::{Error, Kind, Name, Result};
-use sinew_gateway::{Auth, GatewayConfig, Router};
+use sinew_gateway::{Auth, GatewayConfig, Router, Routing};
 
 use document::Document;
 use layers::{Layers, Step};
@@ -215,6 +215,20 @@ impl Config {
     }
 
     fn check_routes(&self, layers: &Layers) -> Result<()> {
+        let upstreams = &self.gateway.routing.upstreams;
+        let check = |count: usize| {
+            let upstreams = upstreams[..count].to_vec();
+            let routes = Vec::new();
+            Routing { routes, upstreams }.check()
+        };
+        // The first with which the list is wrong is the one to point at.
+        if let Some((count, Err(error))) = (1..=upstreams.len())
+            .map(|count| (count, check(count)))
+            .find(|(_, checked)| checked.is_err())
+        {
+            let place = layers.locate(&["upstreams".into(), (count - 1).into()]);
+            return Err(invalid(format!("{place}{}", error.message())));
+        }
         let routes = &self.gateway.routing.routes;
         for (index, route) in routes.iter().enumerate() {
             if route.auth.contains(&Auth::Jwt) && self.jwt.is_none() {

@@ -21,6 +21,8 @@ pub(crate) enum Relayed {
     InstanceBroke,
     /// Nothing moved for too long.
     Stalled,
+    /// It took longer than the whole request may.
+    OutOfTime,
     ClientGone,
 }
 
@@ -140,8 +142,10 @@ impl Exchange<'_> {
             if self.client_left(cx) {
                 return Poll::Ready(Relayed::ClientGone);
             }
-            match self.client.timer.arm(self.moved + self.body_timeout, cx) {
+            let stalled = self.moved + self.idle_timeout;
+            match self.client.timer.arm(stalled.min(self.total_due), cx) {
                 Ok(()) => Poll::Pending,
+                Err(Elapsed) if self.now() >= self.total_due => Poll::Ready(Relayed::OutOfTime),
                 Err(Elapsed) => Poll::Ready(Relayed::Stalled),
             }
         })

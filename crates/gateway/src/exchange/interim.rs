@@ -20,6 +20,13 @@ pub(super) struct Interims {
 /// More interim responses before one response are no HTTP any more.
 const MOST: usize = 32;
 
+impl Interims {
+    /// Whether the instance has said anything.
+    pub(super) fn heard(&self) -> bool {
+        self.count > 0
+    }
+}
+
 impl Exchange<'_> {
     /// Reads the response's head, past any interim one.
     pub(super) fn poll_head(

@@ -30,7 +30,8 @@ fn routes_change_while_connections_stay() {
         world
             .gateway
             .set_routing(Routing {
-                routes: vec![route("/x/**", "new")]
+                routes: vec![route("/x/**", "new")],
+                ..Routing::default()
             })
             .unwrap(),
         2
@@ -40,7 +41,10 @@ fn routes_change_while_connections_stay() {
     assert_eq!(
         world
             .gateway
-            .set_routing(Routing { routes: twice })
+            .set_routing(Routing {
+                routes: twice,
+                ..Routing::default()
+            })
             .unwrap_err()
             .code(),
         "gateway.routes_invalid"

@@ -8,7 +8,7 @@ use std::{
 };
 
 use sinew_core::Name;
-use sinew_gateway::{FixedDiscovery, Gateway, GatewayConfig, Keys, Route, Routing};
+use sinew_gateway::{FixedDiscovery, Gateway, GatewayConfig, Keys, Route, Routing, Upstream};
 
 /// Nothing in a test takes this long unless it hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -26,9 +26,19 @@ pub(crate) fn config(routes: Vec<Route>) -> GatewayConfig {
     GatewayConfig {
         address: "127.0.0.1:0".parse().unwrap(),
         threads: Some(1),
-        routing: Routing { routes },
+        routing: Routing {
+            routes,
+            ..Routing::default()
+        },
         ..GatewayConfig::default()
     }
+}
+
+/// The same with this policy for `app`.
+pub(crate) fn config_with(routes: Vec<Route>, upstream: Upstream) -> GatewayConfig {
+    let mut config = config(routes);
+    config.routing.upstreams = vec![upstream];
+    config
 }
 
 pub(crate) struct World {

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use serde::{Deserialize, Deserializer, de};
 use sinew_coordination::registry;
 use sinew_core::{Name, units};
-use sinew_gateway::{GatewayConfig, Route, Routing};
+use sinew_gateway::{GatewayConfig, Route, Routing, Upstream};
 
 use super::{Config, JwtConfig, ServiceUrl};
 
@@ -19,6 +19,7 @@ pub(super) struct Document {
     registry: RegistryTable,
     auth: AuthTable,
     routes: Vec<Route>,
+    upstreams: Vec<Upstream>,
 }
 
 #[derive(Deserialize)]
@@ -131,6 +132,7 @@ impl Document {
             control: self.control.address,
             gateway: GatewayConfig {
                 routing: Routing {
+                    upstreams: self.upstreams,
                     routes: self.routes,
                 },
                 ..self.gateway

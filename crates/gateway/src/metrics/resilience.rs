@@ -1,0 +1,82 @@
+//! The series about instances that fail and services that are protected.
+
+use std::fmt::Write;
+
+use super::{Counter, PerThread, Series, ServiceCounters, escaped, head};
+
+/// What one thread knows of the protection of one service.
+#[derive(Debug, Default)]
+pub(crate) struct ResilienceCounters {
+    /// Instances that are up.
+    pub(crate) instances: Counter,
+    /// Those of them that are ejected.
+    pub(crate) ejected: Counter,
+    pub(crate) ejections: Counter,
+    /// 1 while so many are ejected that all get requests.
+    pub(crate) panicking: Counter,
+}
+
+/// How the threads' figures become one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    /// Each thread counts its own.
+    Sum,
+    /// Each thread sees the same, and one may have seen it first.
+    Most,
+}
+
+type Pick = fn(&ResilienceCounters) -> &Counter;
+
+const SERIES: &[(&str, &str, &str, Of, Pick)] = &[
+    (
+        "instances",
+        "gauge",
+        "Instances that are up.",
+        Of::Most,
+        |r| &r.instances,
+    ),
+    (
+        "instances_ejected",
+        "gauge",
+        "Instances left alone because they failed too often.",
+        Of::Most,
+        |r| &r.ejected,
+    ),
+    (
+        "ejections_total",
+        "counter",
+        "Ejections of instances, each thread's counted.",
+        Of::Sum,
+        |r| &r.ejections,
+    ),
+    (
+        "panicking",
+        "gauge",
+        "1 while so many instances are ejected that all get requests.",
+        Of::Most,
+        |r| &r.panicking,
+    ),
+];
+
+pub(super) fn text(services: &Series<String, ServiceCounters>, text: &mut String) {
+    for (name, kind, help, of, pick) in SERIES {
+        head(text, &format!("upstream_{name}"), kind, help);
+        for (service, counters) in services {
+            let (service, value) = (escaped(service), value(counters, *of, *pick));
+            let _ = writeln!(
+                text,
+                "sinew_gateway_upstream_{name}{{service=\"{service}\"}} {value}"
+            );
+        }
+    }
+}
+
+fn value(counters: &PerThread<ServiceCounters>, of: Of, pick: Pick) -> u64 {
+    match of {
+        Of::Sum => counters.sum(|block| pick(&block.resilience)),
+        Of::Most => {
+            let each = counters.0.iter().map(|block| pick(&block.resilience).get());
+            each.max().unwrap_or_default()
+        }
+    }
+}

@@ -1,0 +1,66 @@
+use super::*;
+
+fn read(text: &str) -> std::result::Result<Upstream, toml::de::Error> {
+    toml::from_str(&format!("service = \"orders\"\n{text}"))
+}
+
+#[test]
+fn a_service_alone_has_the_defaults_and_everything_is_written_back() {
+    let plain = read("").unwrap();
+    assert_eq!(plain, Upstream::new(Name::new("orders").unwrap()));
+    let text =
+        "slow_start = \"30s\"\n[ejection]\non = [\"5xx\", \"reset\", \"429\"]\nconsecutive = 3";
+    let upstream = read(text).unwrap();
+    assert_eq!(upstream.ejection.consecutive, 3);
+    assert_eq!(upstream.ejection.time, Duration::from_secs(10));
+    let json = serde_json::to_string(&upstream).unwrap();
+    assert!(json.contains("[\"reset\",\"5xx\",\"429\"]"), "{json}");
+    assert_eq!(serde_json::from_str::<Upstream>(&json).unwrap(), upstream);
+}
+
+#[test]
+fn conditions_are_those_listed() {
+    let on = read("ejection.on = [\"timeout\", \"503\", \"425\"]")
+        .unwrap()
+        .ejection
+        .on;
+    for (cause, has) in [
+        (Cause::Timeout, true),
+        (Cause::Connect, false),
+        (Cause::Reset, false),
+        (Cause::Status(503), true),
+        (Cause::Status(425), true),
+        (Cause::Status(500), false),
+        (Cause::Status(200), false),
+        (Cause::Status(999), false),
+    ] {
+        assert_eq!(on.has(cause), has, "{cause:?}");
+    }
+    for bad in ["600", "399", "4xx", "", "resets", "-1", "+503 "] {
+        let error = read(&format!("ejection.on = [\"{bad}\"]")).unwrap_err();
+        assert!(error.to_string().contains("is no condition"), "{error}");
+    }
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused_whole() {
+    let bad = |text: &str| check(&[read(text).unwrap()]).unwrap_err();
+    for (text, why) in [
+        (
+            "ejection.window = \"1ms\"",
+            "ejection.window is 1ms; use 100ms",
+        ),
+        ("ejection.longest = \"1s\"", "ejection.longest is less"),
+        ("ejection.failure_percent = 101", "use 0 to 100"),
+        ("slow_start = \"25h\"", "slow_start is 90000000ms"),
+    ] {
+        let error = bad(text);
+        assert_eq!(error.code(), "gateway.upstreams_invalid");
+        let message = error.message();
+        assert!(message.contains("upstream 1 (orders): "), "{message}");
+        assert!(message.contains(why), "{message}");
+    }
+    let twice = check(&[read("").unwrap(), read("").unwrap()]).unwrap_err();
+    assert!(twice.message().contains("upstreams 1 and 2 are both"));
+    assert!(read("slowstart = \"1s\"").is_err());
+}

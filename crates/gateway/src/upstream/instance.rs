@@ -1,0 +1,176 @@
+//! One instance, and one request being with it.
+
+use std::{
+    cell::{Cell, Ref, RefCell, RefMut},
+    net::SocketAddr,
+    rc::Rc,
+};
+
+use sinew_core::InstanceId;
+
+use super::{Service, health::Health};
+use crate::{
+    discovery::Endpoint, metrics::ServiceCounters, policy::Cause, stream::Stream, timer::Millis,
+};
+
+#[derive(Debug)]
+pub(crate) struct Instance {
+    pub(crate) id: InstanceId,
+    pub(crate) address: SocketAddr,
+    /// Requests of this thread that are with it.
+    pub(super) outstanding: Cell<u64>,
+    health: RefCell<Health>,
+    /// When it has its full share of the requests.
+    pub(super) full_at: Cell<Millis>,
+    /// The latest used is last, and is used first, so that the others may grow old and go.
+    idle: RefCell<Vec<Idle>>,
+    /// It is no longer up: connections that come back are closed.
+    gone: Cell<bool>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    stream: Stream,
+    since: Millis,
+}
+
+/// One request being with one instance.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    service: Rc<Service>,
+    pub(crate) instance: Rc<Instance>,
+    /// It finds out whether the instance is back.
+    probe: bool,
+}
+
+/// The smallest share of an instance whose share grows, in hundredths.
+const LEAST_SHARE: u64 = 10;
+
+impl Instance {
+    pub(super) fn new(endpoint: &Endpoint) -> Self {
+        Self {
+            id: endpoint.id.clone(),
+            address: endpoint.address,
+            outstanding: Cell::new(0),
+            health: RefCell::default(),
+            full_at: Cell::new(0),
+            idle: RefCell::default(),
+            gone: Cell::new(false),
+        }
+    }
+
+    pub(super) fn health(&self) -> Ref<'_, Health> {
+        self.health.borrow()
+    }
+
+    pub(super) fn health_mut(&self) -> RefMut<'_, Health> {
+        self.health.borrow_mut()
+    }
+
+    /// Its share in hundredths of a full one: it grows evenly over the time that a slow start takes.
+    pub(super) fn share(&self, now: Millis, slow_start: Millis) -> u64 {
+        let left = self.full_at.get().saturating_sub(now);
+        (100 - (left * 100 / slow_start.max(1)).min(100)).max(LEAST_SHARE)
+    }
+
+    /// It gets no more requests. Returns how many connections waited.
+    pub(super) fn leave(&self) -> u64 {
+        self.gone.set(true);
+        std::mem::take(&mut *self.idle.borrow_mut()).len() as u64
+    }
+
+    /// Closes connections that waited too long or that it closed; returns how many.
+    pub(super) fn sweep(&self, now: Millis, idle_timeout: Millis) -> u64 {
+        let mut idle = self.idle.borrow_mut();
+        let before = idle.len();
+        idle.retain_mut(|idle| {
+            now.saturating_sub(idle.since) < idle_timeout && idle.stream.is_quiet()
+        });
+        (before - idle.len()) as u64
+    }
+}
+
+impl Lease {
+    pub(super) fn new(service: Rc<Service>, instance: Rc<Instance>, probe: bool) -> Self {
+        instance.outstanding.set(instance.outstanding.get() + 1);
+        service.counters().active.add(1);
+        Self {
+            service,
+            instance,
+            probe,
+        }
+    }
+
+    pub(crate) fn counters(&self) -> &ServiceCounters {
+        self.service.counters()
+    }
+
+    /// A connection that waits for use. `certain` asks the system whether it is still open, for
+    /// requests that must not be sent twice; otherwise what the event loop knows is good enough.
+    pub(crate) fn reuse(&self, certain: bool) -> Option<Stream> {
+        let mut idle = self.instance.idle.borrow_mut();
+        while let Some(Idle { mut stream, .. }) = idle.pop() {
+            self.counters().idle.sub(1);
+            if stream.is_quiet() && !(certain && stream.has_news()) {
+                return Some(stream);
+            }
+        }
+        None
+    }
+
+    /// The instance took a connection.
+    pub(crate) fn connected(&self, now: Millis) {
+        self.counters().connects.add(1);
+        let change = self.instance.health_mut().connected(now);
+        self.service.changed(&self.instance, change, now);
+    }
+
+    /// The instance took no connection: it is left alone for a while.
+    pub(crate) fn connect_failed(&self, now: Millis, random: u64) {
+        self.counters().connect_failures.add(1);
+        let change = self.instance.health_mut().refused(now, self.probe, random);
+        self.service.changed(&self.instance, change, now);
+    }
+
+    /// The instance answered with this status.
+    pub(crate) fn answered(&self, status: u16, now: Millis) {
+        if status >= 400 {
+            return self.failed(Cause::Status(status), now);
+        }
+        let policy = self.service.policy.borrow();
+        let mut health = self.instance.health_mut();
+        let change = health.succeeded(now, self.probe, &policy.ejection);
+        drop((health, policy));
+        self.service.changed(&self.instance, change, now);
+    }
+
+    /// It answered with a status that may be a failure, or not at all.
+    pub(crate) fn failed(&self, cause: Cause, now: Millis) {
+        let policy = self.service.policy.borrow();
+        let mut health = self.instance.health_mut();
+        let change = health.failed(now, cause, self.probe, &policy.ejection);
+        drop((health, policy));
+        self.service.changed(&self.instance, change, now);
+    }
+
+    /// Keeps a connection whose last message was read to its end.
+    pub(crate) fn keep(&self, stream: Stream, now: Millis, most: usize) {
+        let mut idle = self.instance.idle.borrow_mut();
+        if !self.instance.gone.get() && idle.len() < most {
+            idle.push(Idle { stream, since: now });
+            self.counters().idle.add(1);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.instance
+            .outstanding
+            .set(self.instance.outstanding.get() - 1);
+        self.counters().active.sub(1);
+        if self.probe {
+            self.instance.health_mut().end_probe();
+        }
+    }
+}

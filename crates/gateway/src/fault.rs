@@ -4,7 +4,7 @@ use std::{borrow::Cow, time::Duration};
 
 use sinew_core::{Error, Kind, Problem, Retry};
 
-use crate::h1::push_number;
+use crate::{h1::push_number, policy::Fallback};
 
 /// An answer of the gateway's own: problem details (RFC 9457) with a status.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub(crate) struct Fault {
     challenge: Option<String>,
     /// The value of `Allow`.
     allow: Option<&'static str>,
+    /// What the client gets instead of the problem.
+    fallback: Option<Box<Fallback>>,
     /// The request cannot be trusted to end where it seems to.
     pub(crate) close: bool,
 }
@@ -39,6 +41,7 @@ impl Fault {
             retry_after,
             challenge,
             allow,
+            fallback: None,
             close: false,
         }
     }
@@ -202,6 +205,53 @@ impl Fault {
         Self::unavailable(503, "gateway.connect_timeout", detail)
     }
 
+    /// Its circuit breaker is open: nothing was sent.
+    pub(crate) fn breaker_open(service: &str, wait: Duration) -> Self {
+        let detail =
+            format!("too many requests to service {service} failed: none is sent for a while");
+        let fault = Self::unavailable(503, "gateway.breaker_open", detail);
+        Self {
+            retry_after: Some(wait),
+            ..fault
+        }
+    }
+
+    /// It has as many requests as it may have: nothing was sent.
+    pub(crate) fn bulkhead_full(service: &str) -> Self {
+        let detail = format!("service {service} has as many requests as it may have at once");
+        Self::unavailable(503, "gateway.bulkhead_full", detail)
+    }
+
+    /// It has as many requests as it can take: nothing was sent.
+    pub(crate) fn overloaded(service: &str) -> Self {
+        let detail = format!("service {service} has more requests than it can answer");
+        Self::unavailable(503, "gateway.overloaded", detail)
+    }
+
+    /// The service cannot answer, and this is what its route answers then. It is logged as the fault
+    /// that it is.
+    pub(crate) fn or_fallback(mut self, fallback: Option<&Fallback>) -> Self {
+        if let Some(fallback) = fallback
+            && matches!(self.status, 502..=504)
+        {
+            self.status = fallback.status();
+            self.retry_after = None;
+            self.fallback = Some(Box::new(fallback.clone()));
+        }
+        self
+    }
+
+    /// What the client gets: content type and body.
+    fn content(&self) -> (&str, Cow<'_, [u8]>) {
+        match &self.fallback {
+            Some(fallback) => (fallback.content_type(), fallback.body().as_bytes().into()),
+            None => {
+                let problem = serde_json::to_vec(&self.problem());
+                (Problem::MEDIA_TYPE, problem.unwrap_or_default().into())
+            }
+        }
+    }
+
     /// The request as a whole took longer than its route allows.
     pub(crate) fn total_timeout(service: &str) -> Self {
         let detail = format!("the request to service {service} took longer than it may as a whole");
@@ -226,19 +276,19 @@ impl Fault {
         to: &mut Vec<u8>,
         common: impl FnOnce(&mut Vec<u8>),
     ) -> usize {
-        let body = serde_json::to_vec(&self.problem()).unwrap_or_default();
+        let (content_type, body) = self.content();
         to.extend_from_slice(b"HTTP/1.1 ");
         push_number(u64::from(self.status), to);
         to.push(b' ');
         to.extend_from_slice(reason(self.status).as_bytes());
         to.extend_from_slice(b"\r\ncontent-type: ");
-        to.extend_from_slice(Problem::MEDIA_TYPE.as_bytes());
+        to.extend_from_slice(content_type.as_bytes());
         to.extend_from_slice(b"\r\ncontent-length: ");
         push_number(body.len() as u64, to);
         to.extend_from_slice(b"\r\n");
         if let Some(wait) = self.retry_after {
             to.extend_from_slice(b"retry-after: ");
-            push_number(wait.as_secs().max(1), to);
+            push_number(wait.as_millis().div_ceil(1_000).max(1) as u64, to);
             to.extend_from_slice(b"\r\n");
         }
         if let Some(challenge) = &self.challenge {
@@ -268,6 +318,7 @@ impl Fault {
 /// The status in words (RFC 9110 §15).
 fn reason(status: u16) -> &'static str {
     match status {
+        200 => "OK",
         400 => "Bad Request",
         401 => "Unauthorized",
         404 => "Not Found",

@@ -36,26 +36,46 @@ pub(crate) async fn forward(
     record: &mut Record,
 ) -> Outcome {
     let service = plan.service().clone();
-    service.refresh(client.timer.now());
+    let mut admission = match service.admit(worker, &client.timer).await {
+        Ok(admission) => admission,
+        Err(fault) => return Outcome::Fault(fault.or_fallback(plan.route().fallback.as_ref())),
+    };
+    let began = client.timer.now();
+    service.refresh(began);
     service.budget.deposit();
     let mut tries = Tries::new(plan);
     let mut exchange = Exchange::new(worker, client, scratch, plan);
+    let mut ended = |cause| {
+        if let Some(admission) = &mut admission {
+            admission.ended(worker, cause);
+        }
+    };
     let outcome = loop {
         let Some(lease) = service.pick(tries.tried(), exchange.now(), &worker.random) else {
+            if service.has_full_instances() {
+                match service.room(exchange.timer(), began).await {
+                    Ok(()) => continue,
+                    Err(fault) => break Outcome::Fault(fault),
+                }
+            }
+            ended(Some(Cause::Connect));
             break Outcome::Fault(tries.nobody_left(&service));
         };
         let mut failed = match attempt(worker, &mut exchange, &lease, &tries).await {
             Attempt::Answered(stream) => {
                 record.instance = Some(lease.instance.id.clone());
+                let status = exchange.status();
                 if exchange.has_switched() {
-                    record.answered(exchange.status(), None);
+                    ended(None);
+                    record.answered(status, None);
                     break Outcome::Upgraded(Box::new(Upgraded {
                         first: exchange.begin_upgrade(),
                         instance: stream,
                         lease,
                     }));
                 }
-                if !tries.minds(exchange.status()) {
+                if !tries.minds(status) {
+                    ended((status >= 400).then_some(Cause::Status(status)));
                     break relay(worker, &mut exchange, &lease, stream, record).await;
                 }
                 answered_badly(worker, &exchange, &tries, stream)
@@ -71,6 +91,7 @@ pub(crate) async fn forward(
         };
         let time = (exchange.now(), exchange.due());
         let Some(wait) = tries.again(&service, &lease, &failed, time, &worker.random) else {
+            ended(Some(failed.cause));
             break match failed.answer.take() {
                 Some(stream) => relay(worker, &mut exchange, &lease, stream, record).await,
                 None => Outcome::Fault(failed.fault),
@@ -83,7 +104,10 @@ pub(crate) async fn forward(
         }
     };
     record.body_in = exchange.taken();
-    outcome
+    match outcome {
+        Outcome::Fault(fault) => Outcome::Fault(fault.or_fallback(plan.route().fallback.as_ref())),
+        outcome => outcome,
+    }
 }
 
 /// What became of one try.
@@ -149,7 +173,7 @@ async fn attempt(
         Failure::Nonsense(why) => {
             counters.failures.add(1);
             lease.failed(Cause::Reset, exchange.now());
-            Attempt::End(Outcome::Fault(Fault::upstream_failed(service, why)))
+            failed(Cause::Reset, Fault::upstream_failed(service, why), false)
         }
         Failure::HungUp { heard } => {
             let safe = tries.repeatable && !heard && !exchange.streamed();

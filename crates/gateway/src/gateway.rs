@@ -26,6 +26,7 @@ use crate::{
     route::Route,
     router::Router,
     routing::Routing,
+    upstream::Bulkhead,
     worker,
 };
 
@@ -64,6 +65,26 @@ pub(crate) struct ServiceEntry {
     pub(crate) name: Name,
     pub(crate) counters: Arc<PerThread<ServiceCounters>>,
     pub(crate) policy: Arc<Upstream>,
+    /// Shared by the threads, and kept over changes of everything but itself.
+    pub(crate) bulkhead: Option<Arc<Bulkhead>>,
+}
+
+impl ServiceEntry {
+    fn new(name: Name, policy: Upstream, previous: Option<&Snapshot>, metrics: &Metrics) -> Self {
+        let services = previous.map_or(&[][..], |snapshot| &snapshot.services);
+        let same = |one: &&Self| one.name == name && one.policy.bulkhead == policy.bulkhead;
+        let known = services.iter().find(same);
+        let bulkhead = policy.bulkhead.as_ref().map(|policy| {
+            let bulkhead = known.and_then(|known| known.bulkhead.clone());
+            bulkhead.unwrap_or_else(|| Bulkhead::new(policy))
+        });
+        Self {
+            counters: metrics.service(&name),
+            policy: Arc::new(policy),
+            bulkhead,
+            name,
+        }
+    }
 }
 
 pub(crate) struct RouteEntry {
@@ -82,7 +103,13 @@ pub(crate) enum Phase {
 }
 
 impl Snapshot {
-    fn new(version: u64, router: Router, upstreams: &[Upstream], metrics: &Metrics) -> Self {
+    fn new(
+        version: u64,
+        router: Router,
+        upstreams: &[Upstream],
+        previous: Option<&Self>,
+        metrics: &Metrics,
+    ) -> Self {
         let mut services: Vec<ServiceEntry> = Vec::new();
         let policies: HashMap<_, _> = upstreams.iter().map(|one| (&one.service, one)).collect();
         let mut indexes = HashMap::new();
@@ -93,11 +120,8 @@ impl Snapshot {
                 let service = *indexes.entry(route.service.clone()).or_insert_with(|| {
                     let name = route.service.clone();
                     let policy = policies.get(&name).map(|policy| (*policy).clone());
-                    services.push(ServiceEntry {
-                        counters: metrics.service(&name),
-                        policy: Arc::new(policy.unwrap_or_else(|| Upstream::new(name.clone()))),
-                        name,
-                    });
+                    let policy = policy.unwrap_or_else(|| Upstream::new(name.clone()));
+                    services.push(ServiceEntry::new(name, policy, previous, metrics));
                     services.len() - 1
                 });
                 let label = route.label();
@@ -135,7 +159,7 @@ impl Gateway {
         let metrics = Metrics::new(threads);
         policy::check(&config.routing.upstreams)?;
         let router = Router::build(config.routing.routes.clone())?;
-        let snapshot = Snapshot::new(1, router, &config.routing.upstreams, &metrics);
+        let snapshot = Snapshot::new(1, router, &config.routing.upstreams, None, &metrics);
         let (address, listeners) = listen(config.address, threads)?;
         let log = access_log::start(&config.access_log)?;
         let shared = Arc::new(Shared {
@@ -200,8 +224,16 @@ impl Gateway {
         policy::check(&routing.upstreams)?;
         let router = Router::build(routing.routes)?;
         let _one_at_a_time = self.changing.lock();
-        let version = self.shared.snapshot.load().version + 1;
-        let snapshot = Snapshot::new(version, router, &routing.upstreams, &self.shared.metrics);
+        let previous = self.shared.snapshot.load_full();
+        let version = previous.version + 1;
+        let metrics = &self.shared.metrics;
+        let snapshot = Snapshot::new(
+            version,
+            router,
+            &routing.upstreams,
+            Some(&previous),
+            metrics,
+        );
         self.shared.snapshot.store(Arc::new(snapshot));
         self.shared.version.store(version, Ordering::Release);
         Ok(version)

@@ -51,7 +51,7 @@ pub use discovery::{Discovery, Endpoint, EndpointStatus, FixedDiscovery};
 pub use gateway::Gateway;
 pub use keys::{Keys, TokenKeys};
 pub use metrics::Stats;
-pub use policy::{Conditions, Ejection, Upstream};
+pub use policy::{Breaker, Bulkhead, Conditions, Ejection, Fallback, Shedding, Upstream};
 pub use route::{Auth, PathPattern, Route};
 pub use router::Router;
 pub use routing::Routing;

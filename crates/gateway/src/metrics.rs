@@ -111,6 +111,10 @@ impl<T: Default> PerThread<T> {
         &self.0[thread]
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     fn sum(&self, counter: impl Fn(&T) -> &Counter) -> u64 {
         self.0
             .iter()

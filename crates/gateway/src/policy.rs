@@ -6,9 +6,11 @@ use serde::{Deserialize, Serialize};
 use sinew_core::{Error, Kind, Name, Result, units};
 
 mod conditions;
+mod protection;
 
 pub(crate) use conditions::Cause;
 pub use conditions::Conditions;
+pub use protection::{Breaker, Bulkhead, Fallback, Shedding};
 
 /// How one service is treated: in `sinew.toml` an `[[upstreams]]` table. Services without one have
 /// the defaults.
@@ -24,6 +26,15 @@ pub struct Upstream {
     /// its full share at once.
     #[serde(default, with = "units::duration")]
     pub slow_start: Duration,
+    /// When the service is not asked for a while; always asked when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<Breaker>,
+    /// How many requests it may have at once; any number when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bulkhead: Option<Bulkhead>,
+    /// Requests beyond what it can do are refused; none when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shedding: Option<Shedding>,
 }
 
 /// Outlier ejection: an instance that fails where others do not is left alone for a while.
@@ -75,6 +86,9 @@ impl Upstream {
             service,
             ejection: Ejection::default(),
             slow_start: Duration::ZERO,
+            breaker: None,
+            bulkhead: None,
+            shedding: None,
         }
     }
 
@@ -103,6 +117,15 @@ impl Upstream {
             }
         }
         within(&mut faults, "slow_start", self.slow_start, (0, DAY));
+        if let Some(breaker) = &self.breaker {
+            breaker.faults(&mut faults);
+        }
+        if let Some(bulkhead) = &self.bulkhead {
+            bulkhead.faults(&mut faults);
+        }
+        if let Some(shedding) = &self.shedding {
+            shedding.faults(&mut faults);
+        }
         faults
     }
 }

@@ -22,13 +22,19 @@ use crate::{
     timer::{Millis, millis},
 };
 
+mod admission;
+mod breaker;
 mod budget;
+mod bulkhead;
 mod health;
 mod instance;
+mod limiter;
 
+use admission::Guards;
 use budget::Budget;
 use health::Change;
 
+pub(crate) use bulkhead::Bulkhead;
 pub(crate) use instance::{Instance, Lease};
 
 #[derive(Debug)]
@@ -48,6 +54,7 @@ pub(crate) struct Service {
     /// When the last of the instances whose share grows has its full share.
     growing_until: Cell<Millis>,
     pub(crate) budget: Budget,
+    guards: Guards,
 }
 
 impl Service {
@@ -56,14 +63,13 @@ impl Service {
         thread: usize,
         counters: Arc<PerThread<ServiceCounters>>,
         mut endpoints: watch::Receiver<Arc<[Endpoint]>>,
-        policy: Arc<Upstream>,
     ) -> Self {
         endpoints.mark_changed();
         Self {
+            policy: RefCell::new(Arc::new(Upstream::new(name.clone()))),
             name,
             thread,
             counters,
-            policy: RefCell::new(policy),
             endpoints: RefCell::new(endpoints),
             up: RefCell::default(),
             serving: RefCell::default(),
@@ -71,6 +77,7 @@ impl Service {
             panicking: Cell::new(false),
             growing_until: Cell::new(0),
             budget: Budget::default(),
+            guards: Guards::default(),
         }
     }
 
@@ -78,12 +85,12 @@ impl Service {
         self.counters.of(self.thread)
     }
 
-    /// Goes on under this policy. What was learnt of the instances stays.
-    pub(crate) fn set_policy(&self, policy: &Arc<Upstream>) {
-        if **self.policy.borrow() != **policy {
-            *self.policy.borrow_mut() = policy.clone();
-            self.arrange();
-        }
+    /// Goes on under this policy, which is the default before. What was learnt of the instances stays.
+    pub(crate) fn set_policy(&self, policy: &Arc<Upstream>, bulkhead: Option<&Arc<Bulkhead>>) {
+        *self.policy.borrow_mut() = policy.clone();
+        let threads = self.counters.len();
+        self.guards.set(policy, bulkhead.cloned(), threads);
+        self.arrange();
     }
 
     /// Takes over what discovery says, if it says anything new. When discovery is gone, what was
@@ -197,8 +204,14 @@ impl Service {
         random: &Random,
     ) -> Option<Rc<Instance>> {
         let serving = self.serving.borrow();
+        let most = self.guards.per_instance.get().unwrap_or(u64::MAX);
+        let has_room = |one: &Rc<Instance>| one.outstanding.get() < most;
         if tried.is_empty() && !serving.is_empty() {
-            return self.balance(&serving, now, random);
+            let chosen = self.balance(&serving, now, random);
+            return chosen.filter(has_room).or_else(|| {
+                let others = serving.iter().filter(|one| has_room(one));
+                others.min_by_key(|one| one.outstanding.get()).cloned()
+            });
         }
         let fresh = |list: &[Rc<Instance>]| -> Vec<Rc<Instance>> {
             let untried = |one: &&Rc<Instance>| !tried.iter().any(|other| Rc::ptr_eq(other, one));
@@ -212,6 +225,7 @@ impl Service {
         if candidates.iter().any(due) {
             candidates.retain(due);
         }
+        candidates.retain(has_room);
         self.balance(&candidates, now, random)
     }
 
@@ -299,6 +313,14 @@ impl Service {
         self.up.borrow().iter().all(known)
     }
 
+    /// Whether an instance has as many requests as it may have.
+    pub(crate) fn has_full_instances(&self) -> bool {
+        self.guards.per_instance.get().is_some_and(|most| {
+            let up = self.up.borrow();
+            up.iter().any(|one| one.outstanding.get() >= most)
+        })
+    }
+
     /// Whether nobody is up, as last known.
     pub(crate) fn nobody_up(&self) -> bool {
         self.up.borrow().is_empty()
@@ -314,6 +336,8 @@ impl Drop for Service {
             &resilience.instances,
             &resilience.ejected,
             &resilience.panicking,
+            &resilience.breaker_state,
+            &resilience.concurrency_limit,
         ] {
             gauge.set(0);
         }

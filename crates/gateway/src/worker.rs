@@ -116,11 +116,10 @@ impl Worker {
                         self.index,
                         entry.counters.clone(),
                         self.shared.discovery.watch(&entry.name),
-                        entry.policy.clone(),
                     ))
                 };
                 let service = known.entry(entry.name.clone()).or_insert_with(make).clone();
-                service.set_policy(&entry.policy);
+                service.set_policy(&entry.policy, entry.bulkhead.as_ref());
                 service
             })
             .collect();

@@ -20,6 +20,8 @@ mod interim;
 mod lifecycle;
 #[path = "gateway/outliers.rs"]
 mod outliers;
+#[path = "gateway/protection.rs"]
+mod protection;
 #[path = "gateway/retries.rs"]
 mod retries;
 #[path = "gateway/streaming.rs"]

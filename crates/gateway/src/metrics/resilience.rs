@@ -14,6 +14,16 @@ pub(crate) struct ResilienceCounters {
     pub(crate) ejections: Counter,
     /// 1 while so many are ejected that all get requests.
     pub(crate) panicking: Counter,
+    /// 0 closed, 1 half open, 2 open.
+    pub(crate) breaker_state: Counter,
+    pub(crate) breaker_opened: Counter,
+    pub(crate) breaker_refused: Counter,
+    pub(crate) bulkhead_refused: Counter,
+    /// Requests that wait for their turn.
+    pub(crate) queued: Counter,
+    /// What load shedding lets through at once.
+    pub(crate) concurrency_limit: Counter,
+    pub(crate) shed: Counter,
 }
 
 /// How the threads' figures become one.
@@ -55,6 +65,55 @@ const SERIES: &[(&str, &str, &str, Of, Pick)] = &[
         "1 while so many instances are ejected that all get requests.",
         Of::Most,
         |r| &r.panicking,
+    ),
+    (
+        "breaker_state",
+        "gauge",
+        "Circuit breaker: 0 closed, 1 half open, 2 open; the worst of the threads.",
+        Of::Most,
+        |r| &r.breaker_state,
+    ),
+    (
+        "breaker_opened_total",
+        "counter",
+        "How often a circuit breaker opened, each thread's counted.",
+        Of::Sum,
+        |r| &r.breaker_opened,
+    ),
+    (
+        "breaker_refused_total",
+        "counter",
+        "Requests refused because a circuit breaker was open.",
+        Of::Sum,
+        |r| &r.breaker_refused,
+    ),
+    (
+        "bulkhead_refused_total",
+        "counter",
+        "Requests refused because the service had all it may have.",
+        Of::Sum,
+        |r| &r.bulkhead_refused,
+    ),
+    (
+        "requests_queued",
+        "gauge",
+        "Requests that wait for their turn at the service.",
+        Of::Sum,
+        |r| &r.queued,
+    ),
+    (
+        "concurrency_limit",
+        "gauge",
+        "Requests at once that load shedding lets through; 0 without it.",
+        Of::Sum,
+        |r| &r.concurrency_limit,
+    ),
+    (
+        "shed_total",
+        "counter",
+        "Requests refused by load shedding.",
+        Of::Sum,
+        |r| &r.shed,
     ),
 ];
 

@@ -53,6 +53,14 @@ fn what_cannot_be_meant_is_refused_whole() {
         ("ejection.longest = \"1s\"", "ejection.longest is less"),
         ("ejection.failure_percent = 101", "use 0 to 100"),
         ("slow_start = \"25h\"", "slow_start is 90000000ms"),
+        ("breaker.failure_percent = 0", "use 1 to 100"),
+        ("breaker.window_requests = 10", "it would never open"),
+        (
+            "bulkhead.queue = 1",
+            "needs `requests`, `per_instance` or both",
+        ),
+        ("shedding.least = 30", "1 <= least <= initial <= most"),
+        ("shedding.tolerance_percent = 100", "use 110 to 1000"),
     ] {
         let error = bad(text);
         assert_eq!(error.code(), "gateway.upstreams_invalid");
@@ -63,4 +71,23 @@ fn what_cannot_be_meant_is_refused_whole() {
     let twice = check(&[read("").unwrap(), read("").unwrap()]).unwrap_err();
     assert!(twice.message().contains("upstreams 1 and 2 are both"));
     assert!(read("slowstart = \"1s\"").is_err());
+}
+
+#[test]
+fn a_fallback_is_a_response() {
+    let read = |text: &str| toml::from_str::<Fallback>(text);
+    let fallback = read("body = \"later\"").unwrap();
+    assert_eq!((fallback.status(), fallback.body()), (200, "later"));
+    assert_eq!(fallback.content_type(), "text/plain; charset=utf-8");
+    let json = serde_json::to_string(&fallback).unwrap();
+    assert_eq!(serde_json::from_str::<Fallback>(&json).unwrap(), fallback);
+    for bad in [
+        "body = \"\"\nstatus = 199",
+        "body = \"\"\nstatus = 204",
+        "body = \"\"\ncontent_type = \"a\\r\\nb: c\"",
+        "body = \"\"\nheader = 1",
+        "status = 200",
+    ] {
+        assert!(read(bad).is_err(), "{bad}");
+    }
 }

@@ -169,6 +169,9 @@ impl Drop for Lease {
             .outstanding
             .set(self.instance.outstanding.get() - 1);
         self.counters().active.sub(1);
+        if self.service.guards.per_instance.get().is_some() {
+            self.service.guards.freed.notify_one();
+        }
         if self.probe {
             self.instance.health_mut().end_probe();
         }

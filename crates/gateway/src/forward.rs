@@ -12,7 +12,7 @@ use crate::{
     timer::millis,
     tries::{Failed, Tries},
     tunnel::Upgraded,
-    upstream::Lease,
+    upstream::{Draw, Lease},
     worker::Worker,
 };
 
@@ -44,6 +44,7 @@ pub(crate) async fn forward(
     service.refresh(began);
     service.budget.deposit();
     let mut tries = Tries::new(plan);
+    let key = service.key(client, scratch);
     let mut exchange = Exchange::new(worker, client, scratch, plan);
     let mut ended = |cause| {
         if let Some(admission) = &mut admission {
@@ -51,7 +52,12 @@ pub(crate) async fn forward(
         }
     };
     let outcome = loop {
-        let Some(lease) = service.pick(tries.tried(), exchange.now(), &worker.random) else {
+        let draw = Draw {
+            now: exchange.now(),
+            key,
+            random: &worker.random,
+        };
+        let Some(lease) = service.pick(tries.tried(), draw) else {
             if service.has_full_instances() {
                 match service.room(exchange.timer(), began).await {
                     Ok(()) => continue,
@@ -152,7 +158,16 @@ async fn attempt(
             Err(fault) => return failed(Cause::Connect, fault, true),
         },
     };
-    let failure = match exchange.response_head(&mut stream).await {
+    let begun = lease.is_timed().then(|| worker.clock.monotonic());
+    let head = exchange.response_head(&mut stream).await;
+    if let Some(begun) = begun
+        && matches!(head, Ok(()) | Err(Failure::Timeout { .. }))
+    {
+        let took = worker.clock.monotonic().saturating_sub(begun);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        lease.took(micros, exchange.now());
+    }
+    let failure = match head {
         Ok(()) => {
             lease.answered(exchange.status(), exchange.now());
             return Attempt::Answered(stream);

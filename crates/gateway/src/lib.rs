@@ -51,7 +51,9 @@ pub use discovery::{Discovery, Endpoint, EndpointStatus, FixedDiscovery};
 pub use gateway::Gateway;
 pub use keys::{Keys, TokenKeys};
 pub use metrics::Stats;
-pub use policy::{Breaker, Bulkhead, Conditions, Ejection, Fallback, Shedding, Upstream};
+pub use policy::{
+    Balance, Breaker, Bulkhead, Conditions, Ejection, Fallback, HashBy, Shedding, Upstream,
+};
 pub use route::{Auth, PathPattern, Route};
 pub use router::Router;
 pub use routing::Routing;

@@ -5,9 +5,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sinew_core::{Error, Kind, Name, Result, units};
 
+mod balance;
 mod conditions;
 mod protection;
 
+pub use balance::{Balance, HashBy};
 pub(crate) use conditions::Cause;
 pub use conditions::Conditions;
 pub use protection::{Breaker, Bulkhead, Fallback, Shedding};
@@ -19,6 +21,9 @@ pub use protection::{Breaker, Bulkhead, Fallback, Shedding};
 pub struct Upstream {
     /// Which service.
     pub service: Name,
+    /// Which instance gets the next request.
+    #[serde(default)]
+    pub balance: Balance,
     /// When an instance that fails gets no requests for a while.
     #[serde(default)]
     pub ejection: Ejection,
@@ -84,6 +89,7 @@ impl Upstream {
     pub fn new(service: Name) -> Self {
         Self {
             service,
+            balance: Balance::default(),
             ejection: Ejection::default(),
             slow_start: Duration::ZERO,
             breaker: None,
@@ -101,7 +107,7 @@ impl Upstream {
             most_percent,
             ..
         } = &self.ejection;
-        let mut faults = Vec::new();
+        let mut faults: Vec<String> = self.balance.fault().into_iter().collect();
         for (key, value) in [("window", window), ("time", time)] {
             within(&mut faults, &format!("ejection.{key}"), *value, (100, DAY));
         }

@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use sinew_core::{InstanceId, Name, least_loaded_of_two};
+use sinew_core::{InstanceId, Name};
 use tokio::sync::watch;
 
 use crate::{
@@ -23,6 +23,7 @@ use crate::{
 };
 
 mod admission;
+mod balance;
 mod breaker;
 mod budget;
 mod bulkhead;
@@ -31,9 +32,11 @@ mod instance;
 mod limiter;
 
 use admission::Guards;
+use balance::{Balancer, Ewma};
 use budget::Budget;
 use health::Change;
 
+pub(crate) use balance::Draw;
 pub(crate) use bulkhead::Bulkhead;
 pub(crate) use instance::{Instance, Lease};
 
@@ -53,6 +56,12 @@ pub(crate) struct Service {
     panicking: Cell<bool>,
     /// When the last of the instances whose share grows has its full share.
     growing_until: Cell<Millis>,
+    balancer: RefCell<Balancer>,
+    /// The weight of the heaviest instance.
+    heaviest: Cell<u32>,
+    /// Requests of this thread that are with an instance.
+    outstanding: Cell<u64>,
+    random: Random,
     pub(crate) budget: Budget,
     guards: Guards,
 }
@@ -76,6 +85,10 @@ impl Service {
             out: RefCell::default(),
             panicking: Cell::new(false),
             growing_until: Cell::new(0),
+            balancer: RefCell::default(),
+            heaviest: Cell::new(1),
+            outstanding: Cell::new(0),
+            random: Random::new(),
             budget: Budget::default(),
             guards: Guards::default(),
         }
@@ -125,6 +138,9 @@ impl Service {
                     }
                     instance
                 });
+            instance
+                .weight
+                .set(balance::weight(endpoint.metadata.get("weight")));
             self.up.borrow_mut().push(instance);
         }
         for instance in known.values() {
@@ -155,10 +171,18 @@ impl Service {
             if !health.is_in() {
                 out.push(instance.clone());
             }
-            if health.is_in() || (panicking && health.is_ejected()) {
+            let serves = health.is_in() || (panicking && health.is_ejected());
+            if serves {
                 serving.push(instance.clone());
             }
+            instance.serving.set(serves);
         }
+        let weights = up.iter().map(|one| one.weight.get());
+        self.heaviest.set(weights.max().unwrap_or(1));
+        let mut balancer = self.balancer.borrow_mut();
+        let old = (&*balancer, &self.random);
+        let new = Balancer::new(&policy.balance, &up, &serving, old);
+        *balancer = new;
         let counters = &self.counters().resilience;
         counters.instances.set(up.len() as u64);
         counters.ejected.set(ejected as u64);
@@ -176,18 +200,14 @@ impl Service {
     /// An instance for one request. Those that were `tried` are left out, and those that are out come
     /// in only when there is no other, or when it is time to find out whether one is back. `None` when
     /// there is nobody left.
-    pub(crate) fn pick(
-        self: &Rc<Self>,
-        tried: &[Rc<Instance>],
-        now: Millis,
-        random: &Random,
-    ) -> Option<Lease> {
+    pub(crate) fn pick(self: &Rc<Self>, tried: &[Rc<Instance>], draw: Draw<'_>) -> Option<Lease> {
+        let now = draw.now;
         let out = self.out.borrow();
         let probe = tried.is_empty() && !out.is_empty();
         let due = out.iter().find(|one| probe && one.health().is_due(now));
         let instance = match due {
             Some(instance) => instance.clone(),
-            None => self.choose(tried, &out, now, random)?,
+            None => self.choose(tried, &out, draw)?,
         };
         let probe = instance.health().is_due(now);
         if probe {
@@ -200,14 +220,13 @@ impl Service {
         &self,
         tried: &[Rc<Instance>],
         out: &[Rc<Instance>],
-        now: Millis,
-        random: &Random,
+        draw: Draw<'_>,
     ) -> Option<Rc<Instance>> {
         let serving = self.serving.borrow();
         let most = self.guards.per_instance.get().unwrap_or(u64::MAX);
         let has_room = |one: &Rc<Instance>| one.outstanding.get() < most;
         if tried.is_empty() && !serving.is_empty() {
-            let chosen = self.balance(&serving, now, random);
+            let chosen = self.balance(&serving, false, draw);
             return chosen.filter(has_room).or_else(|| {
                 let others = serving.iter().filter(|one| has_room(one));
                 others.min_by_key(|one| one.outstanding.get()).cloned()
@@ -221,59 +240,12 @@ impl Service {
         if candidates.is_empty() {
             candidates = fresh(out);
         }
-        let due = |one: &Rc<Instance>| one.health().is_due(now);
+        let due = |one: &Rc<Instance>| one.health().is_due(draw.now);
         if candidates.iter().any(due) {
             candidates.retain(due);
         }
         candidates.retain(has_room);
-        self.balance(&candidates, now, random)
-    }
-
-    /// The less busy of two random instances ("The Power of Two Choices in Randomized Load
-    /// Balancing", Mitzenmacher 2001).
-    fn balance(
-        &self,
-        candidates: &[Rc<Instance>],
-        now: Millis,
-        random: &Random,
-    ) -> Option<Rc<Instance>> {
-        let load = |index: usize| candidates[index].outstanding.get();
-        let index = if now < self.growing_until.get() {
-            self.two_grown(candidates, now, random)
-        } else {
-            least_loaded_of_two(candidates.len(), || random.next(), load)
-        };
-        index.map(|index| candidates[index].clone())
-    }
-
-    /// The same while shares grow: whoever has a tenth of its share yet is passed over nine times out
-    /// of ten.
-    fn two_grown(
-        &self,
-        candidates: &[Rc<Instance>],
-        now: Millis,
-        random: &Random,
-    ) -> Option<usize> {
-        const DRAWS: usize = 8;
-        let slow_start = millis(self.policy.borrow().slow_start);
-        let draw = || {
-            let mut index = None;
-            for _ in 0..DRAWS {
-                let one = random.below(candidates.len())?;
-                index = Some(one);
-                if random.next() % 100 < candidates[one].share(now, slow_start) {
-                    break;
-                }
-            }
-            index
-        };
-        let (first, second) = (draw()?, draw()?);
-        let load = |index: usize| candidates[index].outstanding.get();
-        Some(if load(second) < load(first) {
-            second
-        } else {
-            first
-        })
+        self.balance(&candidates, true, draw)
     }
 
     /// A report changed the state of an instance.

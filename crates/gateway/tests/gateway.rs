@@ -6,6 +6,8 @@
 #[path = "gateway/support.rs"]
 mod support;
 
+#[path = "gateway/balancing.rs"]
+mod balancing;
 #[path = "gateway/failover.rs"]
 mod failover;
 #[path = "gateway/forwarding.rs"]

@@ -52,6 +52,10 @@ fn what_cannot_be_meant_is_refused_whole() {
         ),
         ("ejection.longest = \"1s\"", "ejection.longest is less"),
         ("ejection.failure_percent = 101", "use 0 to 100"),
+        (
+            "balance = { hash = { header = \"x user\" } }",
+            "no name of a header",
+        ),
         ("slow_start = \"25h\"", "slow_start is 90000000ms"),
         ("breaker.failure_percent = 0", "use 1 to 100"),
         ("breaker.window_requests = 10", "it would never open"),
@@ -90,4 +94,30 @@ fn a_fallback_is_a_response() {
     ] {
         assert!(read(bad).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn balancing_is_a_word_or_a_hash_of_something() {
+    for (text, expected) in [
+        ("\"two_choices\"", Balance::TwoChoices),
+        ("\"round_robin\"", Balance::RoundRobin),
+        ("\"least_requests\"", Balance::LeastRequests),
+        ("\"peak_ewma\"", Balance::PeakEwma),
+        ("{ hash = \"source\" }", Balance::Hash(HashBy::Source)),
+        ("{ hash = \"path\" }", Balance::Hash(HashBy::Path)),
+        (
+            "{ hash = { header = \"x-user\" } }",
+            Balance::Hash(HashBy::Header("x-user".into())),
+        ),
+        (
+            "{ hash = { cookie = \"sid\" } }",
+            Balance::Hash(HashBy::Cookie("sid".into())),
+        ),
+    ] {
+        let upstream = read(&format!("balance = {text}")).unwrap();
+        assert_eq!(upstream.balance, expected);
+        let json = serde_json::to_string(&upstream).unwrap();
+        assert_eq!(serde_json::from_str::<Upstream>(&json).unwrap(), upstream);
+    }
+    assert!(read("balance = \"random\"").is_err());
 }

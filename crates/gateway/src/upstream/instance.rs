@@ -8,7 +8,7 @@ use std::{
 
 use sinew_core::InstanceId;
 
-use super::{Service, health::Health};
+use super::{Ewma, Service, balance::Balancer, health::Health};
 use crate::{
     discovery::Endpoint, metrics::ServiceCounters, policy::Cause, stream::Stream, timer::Millis,
 };
@@ -20,6 +20,10 @@ pub(crate) struct Instance {
     /// Requests of this thread that are with it.
     pub(super) outstanding: Cell<u64>,
     health: RefCell<Health>,
+    /// It gets requests like any other.
+    pub(super) serving: Cell<bool>,
+    pub(super) weight: Cell<u32>,
+    pub(super) latency: Cell<Ewma>,
     /// When it has its full share of the requests.
     pub(super) full_at: Cell<Millis>,
     /// The latest used is last, and is used first, so that the others may grow old and go.
@@ -53,6 +57,9 @@ impl Instance {
             address: endpoint.address,
             outstanding: Cell::new(0),
             health: RefCell::default(),
+            serving: Cell::new(false),
+            weight: Cell::new(1),
+            latency: Cell::default(),
             full_at: Cell::new(0),
             idle: RefCell::default(),
             gone: Cell::new(false),
@@ -92,7 +99,9 @@ impl Instance {
 
 impl Lease {
     pub(super) fn new(service: Rc<Service>, instance: Rc<Instance>, probe: bool) -> Self {
-        instance.outstanding.set(instance.outstanding.get() + 1);
+        for count in [&instance.outstanding, &service.outstanding] {
+            count.set(count.get() + 1);
+        }
         service.counters().active.add(1);
         Self {
             service,
@@ -132,6 +141,17 @@ impl Lease {
         self.service.changed(&self.instance, change, now);
     }
 
+    /// Whether it matters how long the instance takes to answer.
+    pub(crate) fn is_timed(&self) -> bool {
+        matches!(*self.service.balancer.borrow(), Balancer::PeakEwma)
+    }
+
+    /// It took so long to answer, or not to.
+    pub(crate) fn took(&self, micros: u64, now: Millis) {
+        let latency = &self.instance.latency;
+        latency.set(latency.get().heard(micros, now));
+    }
+
     /// The instance answered with this status.
     pub(crate) fn answered(&self, status: u16, now: Millis) {
         if status >= 400 {
@@ -165,9 +185,9 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.instance
-            .outstanding
-            .set(self.instance.outstanding.get() - 1);
+        for count in [&self.instance.outstanding, &self.service.outstanding] {
+            count.set(count.get() - 1);
+        }
         self.counters().active.sub(1);
         if self.service.guards.per_instance.get().is_some() {
             self.service.guards.freed.notify_one();

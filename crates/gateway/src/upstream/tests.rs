@@ -35,11 +35,31 @@ fn endpoints(ports: &[u16]) -> Arc<[Endpoint]> {
     ports.iter().map(endpoint).collect()
 }
 
+impl Service {
+    fn pick_at(
+        self: &Rc<Self>,
+        tried: &[Rc<Instance>],
+        now: Millis,
+        random: &Random,
+    ) -> Option<Lease> {
+        let key = None;
+        self.pick(tried, Draw { now, key, random })
+    }
+}
+
 /// The ports that many picks at `now` choose, all given back.
 fn picked(service: &Rc<Service>, tried: &[Rc<Instance>], now: Millis) -> Vec<u16> {
     let random = Random::new();
     let mut ports: Vec<_> = (0..200)
-        .filter_map(|_| Some(service.pick(tried, now, &random)?.instance.address.port()))
+        .filter_map(|_| {
+            Some(
+                service
+                    .pick_at(tried, now, &random)?
+                    .instance
+                    .address
+                    .port(),
+            )
+        })
         .collect();
     ports.sort_unstable();
     ports.dedup();
@@ -49,7 +69,7 @@ fn picked(service: &Rc<Service>, tried: &[Rc<Instance>], now: Millis) -> Vec<u16
 fn pick_port(service: &Rc<Service>, port: u16, now: Millis) -> Lease {
     let random = Random::new();
     (0..1_000)
-        .filter_map(|_| service.pick(&[], now, &random))
+        .filter_map(|_| service.pick_at(&[], now, &random))
         .find(|lease| lease.instance.address.port() == port)
         .expect("a thousand picks find it")
 }
@@ -87,7 +107,7 @@ fn a_second_try_avoids_all_that_failed_lately_unless_there_is_no_other() {
     let both = vec![
         tried[0].clone(),
         service
-            .pick(&tried, later, &random)
+            .pick_at(&tried, later, &random)
             .unwrap()
             .instance
             .clone(),
@@ -135,15 +155,15 @@ fn an_outlier_is_ejected_probed_by_one_request_and_let_in() {
     assert_eq!(picked(&service, &[], 10_999), [2, 3]);
     assert_eq!(service.counters().resilience.ejected.get(), 1);
 
-    let probe = service.pick(&[], 11_000, &Random::seeded(1)).unwrap();
+    let probe = service.pick_at(&[], 11_000, &Random::seeded(1)).unwrap();
     assert_eq!(probe.instance.address.port(), 1);
     assert_eq!(picked(&service, &[], 11_000), [2, 3], "one finds out");
     probe.failed(Cause::Timeout, 11_000);
     drop(probe);
     assert_eq!(picked(&service, &[], 30_999), [2, 3], "twice as long");
-    let probe = service.pick(&[], 31_000, &Random::seeded(1)).unwrap();
+    let probe = service.pick_at(&[], 31_000, &Random::seeded(1)).unwrap();
     drop(probe);
-    let probe = service.pick(&[], 31_000, &Random::seeded(1)).unwrap();
+    let probe = service.pick_at(&[], 31_000, &Random::seeded(1)).unwrap();
     assert_eq!(probe.instance.address.port(), 1, "the last told nothing");
     probe.answered(200, 31_000);
     drop(probe);
@@ -163,7 +183,7 @@ fn when_too_many_fail_all_get_requests() {
     // Two have their time over; the first request for each finds out.
     for _ in 0..2 {
         service
-            .pick(&[], 11_000, &Random::seeded(1))
+            .pick_at(&[], 11_000, &Random::seeded(1))
             .unwrap()
             .answered(200, 11_000);
     }
@@ -186,7 +206,7 @@ fn a_new_instance_gets_its_share_little_by_little() {
     let random = Random::seeded(7);
     let share = |port: u16, now| {
         let of_port = |lease: &Lease| lease.instance.address.port() == port;
-        let picks = (0..4_000).filter_map(|_| service.pick(&[], now, &random));
+        let picks = (0..4_000).filter_map(|_| service.pick_at(&[], now, &random));
         picks.filter(of_port).count()
     };
     let first = share(1, 0);
@@ -231,7 +251,7 @@ proptest! {
         let mut held = Vec::new();
         for (what, passes) in steps {
             now += passes;
-            let lease = service.pick(&[], now, &random).expect("somebody is up");
+            let lease = service.pick_at(&[], now, &random).expect("somebody is up");
             match what {
                 0 => lease.failed(Cause::Timeout, now),
                 1 => lease.connect_failed(now, seed),
@@ -239,7 +259,7 @@ proptest! {
                 3 => lease.answered(200, now),
                 4 => lease.connected(now),
                 _ => {
-                    let other = service.pick(std::slice::from_ref(&lease.instance), now, &random);
+                    let other = service.pick_at(std::slice::from_ref(&lease.instance), now, &random);
                     prop_assert_eq!(other.is_some(), count > 1);
                     if let Some(other) = other {
                         prop_assert!(!Rc::ptr_eq(&other.instance, &lease.instance));

@@ -11,7 +11,7 @@ use std::{
 
 use crate::support::*;
 use sinew_core::InstanceId;
-use sinew_gateway::{Endpoint, EndpointStatus};
+use sinew_gateway::{Endpoint, EndpointStatus, Upstream};
 
 #[test]
 fn nobody_up_is_503_with_retry_after() {
@@ -104,7 +104,12 @@ fn dying(deaths: usize, then: &'static str) -> (Service, Arc<AtomicUsize>) {
 fn idempotent_requests_are_retried_elsewhere_and_others_are_not() {
     let (dead, asked) = dying(usize::MAX, "");
     let alive = Service::saying("alive");
-    let world = World::of(&[&dead, &alive]);
+    // It stays, however often it dies.
+    let mut upstream = Upstream::new(name("app"));
+    upstream.ejection.consecutive = 0;
+    upstream.ejection.failure_percent = 0;
+    let config = config_with(vec![route("/**", "app")], upstream);
+    let world = World::with(config, &[&dead, &alive], None);
     // Few enough for the part of the retry budget that is free.
     for _ in 0..3 {
         assert_eq!(world.get("/").text(), "alive");

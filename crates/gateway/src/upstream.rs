@@ -59,6 +59,8 @@ pub(crate) struct Service {
     balancer: RefCell<Balancer>,
     /// The weight of the heaviest instance.
     heaviest: Cell<u32>,
+    /// The weights of all that serve.
+    weights: Cell<u64>,
     /// Requests of this thread that are with an instance.
     outstanding: Cell<u64>,
     random: Random,
@@ -87,6 +89,7 @@ impl Service {
             growing_until: Cell::new(0),
             balancer: RefCell::default(),
             heaviest: Cell::new(1),
+            weights: Cell::new(0),
             outstanding: Cell::new(0),
             random: Random::new(),
             budget: Budget::default(),
@@ -179,6 +182,8 @@ impl Service {
         }
         let weights = up.iter().map(|one| one.weight.get());
         self.heaviest.set(weights.max().unwrap_or(1));
+        let weights = serving.iter().map(|one| u64::from(one.weight.get()));
+        self.weights.set(weights.sum());
         let mut balancer = self.balancer.borrow_mut();
         let old = (&*balancer, &self.random);
         let new = Balancer::new(&policy.balance, &up, &serving, old);

@@ -121,3 +121,23 @@ fn balancing_is_a_word_or_a_hash_of_something() {
     }
     assert!(read("balance = \"random\"").is_err());
 }
+
+/// Every example of the guide is taken as it stands.
+#[test]
+fn the_examples_of_the_guide_are_true() {
+    let pages = [
+        include_str!("../../../../docs/guide/balancing.md"),
+        include_str!("../../../../docs/guide/resilience.md"),
+    ];
+    let blocks = pages
+        .iter()
+        .flat_map(|page| page.split("```toml\n").skip(1));
+    let mut examples = 0;
+    for block in blocks {
+        let example = block.split("```").next().unwrap();
+        let routing: crate::Routing = toml::from_str(example).unwrap();
+        routing.check().unwrap();
+        examples += 1;
+    }
+    assert_eq!(examples, 3);
+}

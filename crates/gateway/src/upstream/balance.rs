@@ -188,8 +188,9 @@ impl Service {
     ) -> Option<Rc<Instance>> {
         let up = self.up.borrow();
         let total = self.outstanding.get() + 1;
-        let bound = (total * 5).div_ceil(4 * candidates.len().max(1) as u64);
-        let bound = bound.max(LEAST_BOUND);
+        // 1.25 times the average per weight.
+        let part = |one: &Instance| total * 5 * u64::from(one.weight.get());
+        let bound = |one: &Instance| part(one).div_ceil(4 * self.weights.get().max(1));
         let is_candidate = |one: &Rc<Instance>| {
             if some {
                 candidates.iter().any(|other| Rc::ptr_eq(other, one))
@@ -199,7 +200,7 @@ impl Service {
         };
         let index = ring.find(draw.key?, |index| {
             let one = &up[index];
-            one.outstanding.get() < bound * u64::from(one.weight.get()) && is_candidate(one)
+            one.outstanding.get() < bound(one).max(LEAST_BOUND) && is_candidate(one)
         });
         index.map(|index| up[index].clone())
     }

@@ -199,6 +199,18 @@ fn errors_say_where_and_what_is_allowed() {
         ),
         (&twice, "sinew.toml:5:1: "),
         (&strip, "sinew.toml:5:1: "),
+        (
+            "[[upstreams]]\nservice = \"a\"\n\n[[upstreams]]\nservice = \"a\"",
+            "sinew.toml:4:1: upstreams 1 and 2 are both for service a",
+        ),
+        (
+            "[[upstreams]]\nservice = \"a\"\nbulkhead = { queue = 5 }",
+            "sinew.toml:1:1: upstream 1 (a): bulkhead needs `requests`, `per_instance` or both",
+        ),
+        (
+            "[[upstreams]]\nservice = \"a\"\nejection.on = [\"down\"]",
+            "sinew.toml:3:15: \"down\" is no condition: use \"connect\"",
+        ),
         (bad_path, "sinew.toml:2:8: \"a/**\" is not a route's path"),
     ];
     for (file, expected) in cases {

@@ -6,6 +6,7 @@ mod interim;
 
 use std::{
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
     time::{Duration, UNIX_EPOCH},
 };
@@ -15,12 +16,13 @@ use tokio::io::AsyncWrite;
 
 use crate::{
     fault::Fault,
-    h1::{Body, HeadScan, Piece, push_chunk, push_last_chunk},
+    h1::{Body, Buffer, HeadScan, Piece, push_chunk, push_last_chunk},
     prepare::Plan,
     scratch::Scratch,
     server::{Client, READ},
     stream::Stream,
     timer::{Elapsed, Millis, Timer, millis},
+    upstream::Service,
     worker::Worker,
 };
 
@@ -96,7 +98,7 @@ enum Halt {
 }
 
 /// How much is read at once from an instance.
-const DOWNLOAD: usize = 16 << 10;
+pub(crate) const DOWNLOAD: usize = 16 << 10;
 /// How much may wait to be written in one direction.
 const MOST_WAITING: usize = 32 << 10;
 /// A body of this size that came with its head can be sent again to another instance.
@@ -227,6 +229,10 @@ impl<'a> Exchange<'a> {
         self.scratch.response.status
     }
 
+    pub(crate) fn service(&self) -> &Rc<Service> {
+        self.plan.service()
+    }
+
     pub(crate) fn service_name(&self) -> &str {
         self.plan.service().name.as_str()
     }
@@ -234,12 +240,41 @@ impl<'a> Exchange<'a> {
     /// Sends the request and reads the head of the response, from a connection that is new to this
     /// exchange.
     pub(crate) async fn response_head(&mut self, instance: &mut Stream) -> Result<(), Failure> {
+        self.begin_try();
+        self.await_head(instance).await
+    }
+
+    /// Nothing was sent on the next connection, nor heard.
+    pub(crate) fn begin_try(&mut self) {
         self.upload = Upload::Running { starved: false };
         self.sent = 0;
         self.interims = Interims::default();
         self.scratch.download.clear();
         let try_timeout = self.plan.route().try_timeout;
         self.try_due = try_timeout.map_or(Millis::MAX, |limit| self.now() + millis(limit));
+    }
+
+    /// Whether the instance has said anything.
+    pub(crate) fn heard(&self) -> bool {
+        !self.scratch.download.is_empty() || self.interims.heard()
+    }
+
+    /// The request as an instance is sent it.
+    pub(crate) fn request(&self) -> &[u8] {
+        &self.scratch.request
+    }
+
+    /// Goes on with another instance, which was sent the request and began to answer with this.
+    pub(crate) fn adopt(&mut self, said: Buffer) {
+        self.scratch.download = said;
+        self.sent = self.scratch.request.len();
+        self.upload = Upload::Done;
+        self.moved = self.now();
+    }
+
+    /// What is left of [`response_head`](Self::response_head), which may have been given up in the
+    /// middle.
+    pub(crate) async fn await_head(&mut self, instance: &mut Stream) -> Result<(), Failure> {
         let mut scan = HeadScan::default();
         std::future::poll_fn(|cx| {
             if let Err(halt) = self.continue_upload(instance, cx) {
@@ -267,7 +302,7 @@ impl<'a> Exchange<'a> {
                     Poll::Ready(Err(Failure::Client(Fault::request_timeout())))
                 }
                 Err(Elapsed) => Poll::Ready(Err(Failure::Timeout {
-                    heard: !self.scratch.download.is_empty() || self.interims.heard(),
+                    heard: self.heard(),
                 })),
             }
         })

@@ -3,6 +3,7 @@
 use crate::{
     exchange::{Exchange, Failure, Relayed},
     fault::Fault,
+    hedge,
     policy::Cause,
     prepare::Plan,
     record::Record,
@@ -57,17 +58,19 @@ pub(crate) async fn forward(
             key,
             random: &worker.random,
         };
-        let Some(lease) = service.pick(tries.tried(), draw) else {
+        let Some(mut lease) = service.pick(tries.tried(), draw) else {
             if service.has_full_instances() {
                 match service.room(exchange.timer(), began).await {
                     Ok(()) => continue,
                     Err(fault) => break Outcome::Fault(fault),
                 }
             }
-            ended(Some(Cause::Connect));
+            if !service.nobody_up() {
+                ended(Some(Cause::Connect));
+            }
             break Outcome::Fault(tries.nobody_left(&service));
         };
-        let mut failed = match attempt(worker, &mut exchange, &lease, &tries).await {
+        let mut failed = match attempt(worker, &mut exchange, &mut lease, (&tries, key)).await {
             Attempt::Answered(stream) => {
                 record.instance = Some(lease.instance.id.clone());
                 let status = exchange.status();
@@ -132,8 +135,8 @@ enum Attempt {
 async fn attempt(
     worker: &Worker,
     exchange: &mut Exchange<'_>,
-    lease: &Lease,
-    tries: &Tries,
+    lease: &mut Lease,
+    (tries, key): (&Tries, Option<u64>),
 ) -> Attempt {
     let failed = |cause, fault, safe| {
         Attempt::Failed(Failed {
@@ -159,7 +162,14 @@ async fn attempt(
         },
     };
     let begun = lease.is_timed().then(|| worker.clock.monotonic());
-    let head = exchange.response_head(&mut stream).await;
+    let head = match tries.hedge {
+        None => exchange.response_head(&mut stream).await,
+        Some(after) => {
+            let connection = (&mut *lease, &mut stream);
+            // On the heap, because every request would have to keep room for it otherwise.
+            Box::pin(hedge::race(worker, exchange, connection, after, key)).await
+        }
+    };
     if let Some(begun) = begun
         && matches!(head, Ok(()) | Err(Failure::Timeout { .. }))
     {

@@ -64,23 +64,30 @@ pub(crate) struct Snapshot {
 pub(crate) struct ServiceEntry {
     pub(crate) name: Name,
     pub(crate) counters: Arc<PerThread<ServiceCounters>>,
-    pub(crate) policy: Arc<Upstream>,
+    /// The default when there is none.
+    pub(crate) policy: Option<Arc<Upstream>>,
     /// Shared by the threads, and kept over changes of everything but itself.
     pub(crate) bulkhead: Option<Arc<Bulkhead>>,
 }
 
 impl ServiceEntry {
-    fn new(name: Name, policy: Upstream, previous: Option<&Snapshot>, metrics: &Metrics) -> Self {
-        let services = previous.map_or(&[][..], |snapshot| &snapshot.services);
-        let same = |one: &&Self| one.name == name && one.policy.bulkhead == policy.bulkhead;
-        let known = services.iter().find(same);
-        let bulkhead = policy.bulkhead.as_ref().map(|policy| {
-            let bulkhead = known.and_then(|known| known.bulkhead.clone());
-            bulkhead.unwrap_or_else(|| Bulkhead::new(policy))
+    fn new(
+        name: Name,
+        policy: Option<&Arc<Upstream>>,
+        previous: Option<&Snapshot>,
+        metrics: &Metrics,
+    ) -> Self {
+        let wanted = policy.and_then(|policy| policy.bulkhead.as_ref());
+        let bulkhead = wanted.map(|wanted| {
+            let services = previous.map_or(&[][..], |snapshot| &snapshot.services);
+            let known = services.iter().find(|one| one.name == name);
+            let known = known.and_then(|known| known.bulkhead.clone());
+            let same = known.filter(|known| known.policy == *wanted);
+            same.unwrap_or_else(|| Bulkhead::new(wanted))
         });
         Self {
             counters: metrics.service(&name),
-            policy: Arc::new(policy),
+            policy: policy.cloned(),
             bulkhead,
             name,
         }
@@ -111,7 +118,10 @@ impl Snapshot {
         metrics: &Metrics,
     ) -> Self {
         let mut services: Vec<ServiceEntry> = Vec::new();
-        let policies: HashMap<_, _> = upstreams.iter().map(|one| (&one.service, one)).collect();
+        let policies: HashMap<_, _> = upstreams
+            .iter()
+            .map(|one| (&one.service, Arc::new(one.clone())))
+            .collect();
         let mut indexes = HashMap::new();
         let routes = router
             .routes()
@@ -119,8 +129,7 @@ impl Snapshot {
             .map(|route| {
                 let service = *indexes.entry(route.service.clone()).or_insert_with(|| {
                     let name = route.service.clone();
-                    let policy = policies.get(&name).map(|policy| (*policy).clone());
-                    let policy = policy.unwrap_or_else(|| Upstream::new(name.clone()));
+                    let policy = policies.get(&name);
                     services.push(ServiceEntry::new(name, policy, previous, metrics));
                     services.len() - 1
                 });

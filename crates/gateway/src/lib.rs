@@ -25,6 +25,7 @@ mod fault;
 mod forward;
 mod gateway;
 mod h1;
+mod hedge;
 mod host;
 mod keys;
 mod metrics;
@@ -52,7 +53,7 @@ pub use gateway::Gateway;
 pub use keys::{Keys, TokenKeys};
 pub use metrics::Stats;
 pub use policy::{
-    Balance, Breaker, Bulkhead, Conditions, Ejection, Fallback, HashBy, Shedding, Upstream,
+    Balance, Breaker, Bulkhead, Conditions, Ejection, Fallback, HashBy, Hedge, Shedding, Upstream,
 };
 pub use route::{Auth, PathPattern, Route};
 pub use router::Router;

@@ -12,7 +12,7 @@ mod protection;
 pub use balance::{Balance, HashBy};
 pub(crate) use conditions::Cause;
 pub use conditions::Conditions;
-pub use protection::{Breaker, Bulkhead, Fallback, Shedding};
+pub use protection::{Breaker, Bulkhead, Fallback, Hedge, Shedding};
 
 /// How one service is treated: in `sinew.toml` an `[[upstreams]]` table. Services without one have
 /// the defaults.

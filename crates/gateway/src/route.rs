@@ -5,7 +5,7 @@ use sinew_core::{Error, Kind, Name, Result, units};
 
 use crate::{
     path,
-    policy::{Conditions, Fallback, optional_duration},
+    policy::{Conditions, Fallback, Hedge, optional_duration},
 };
 
 /// One route: which requests it takes, and what becomes of them. In `sinew.toml` a `[[routes]]`
@@ -60,6 +60,9 @@ pub struct Route {
     #[serde(default, with = "optional_duration")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<Duration>,
+    /// When a second instance is asked at the same time; never when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<Hedge>,
     /// What is answered when the service cannot; a problem with status 502, 503 or 504 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
@@ -127,6 +130,7 @@ impl Route {
             try_timeout: None,
             total_timeout: None,
             idle_timeout: None,
+            hedge: None,
             fallback: None,
             max_body: max_body(),
         }

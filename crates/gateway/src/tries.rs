@@ -25,6 +25,8 @@ pub(crate) struct Tries {
     /// After a kept connection failed the next is a new one, or every kept one might be tried. One
     /// that is going to speak another protocol is of no use to the pool afterwards anyway.
     pub(crate) only_new: bool,
+    /// After how long a second instance is asked at the same time, if it may be.
+    pub(crate) hedge: Option<Duration>,
     tried: Vec<Rc<Instance>>,
     last: Option<Fault>,
 }
@@ -50,12 +52,19 @@ const MOST_BACKOFF: u32 = 10;
 impl Tries {
     pub(crate) fn new(plan: &Plan) -> Self {
         let route = plan.route();
+        let repeatable = plan.idempotent || (route.retry_any_method && !plan.upgrade);
+        // Only what has no body: what is sent to two is kept in memory for both.
+        let hedge = route
+            .hedge
+            .as_ref()
+            .filter(|_| repeatable && !plan.request_left());
         Self {
             left: route.retries,
             paused: 0,
             on: route.retry_on,
             backoff: route.retry_backoff,
-            repeatable: plan.idempotent || (route.retry_any_method && !plan.upgrade),
+            repeatable,
+            hedge: hedge.map(|hedge| hedge.after),
             only_new: plan.upgrade,
             tried: Vec::new(),
             last: None,
@@ -148,6 +157,7 @@ mod tests {
             on: Conditions::all_failures(),
             backoff: Duration::from_millis(backoff),
             repeatable: true,
+            hedge: None,
             only_new: false,
             tried: Vec::new(),
             last: None,

@@ -46,6 +46,8 @@ pub(crate) struct Service {
     thread: usize,
     counters: Arc<PerThread<ServiceCounters>>,
     policy: RefCell<Arc<Upstream>>,
+    /// It is not the default.
+    has_policy: Cell<bool>,
     endpoints: RefCell<watch::Receiver<Arc<[Endpoint]>>>,
     up: RefCell<Vec<Rc<Instance>>>,
     /// Those of them that get requests like any other.
@@ -78,6 +80,7 @@ impl Service {
         endpoints.mark_changed();
         Self {
             policy: RefCell::new(Arc::new(Upstream::new(name.clone()))),
+            has_policy: Cell::new(false),
             name,
             thread,
             counters,
@@ -101,11 +104,27 @@ impl Service {
         self.counters.of(self.thread)
     }
 
-    /// Goes on under this policy, which is the default before. What was learnt of the instances stays.
-    pub(crate) fn set_policy(&self, policy: &Arc<Upstream>, bulkhead: Option<&Arc<Bulkhead>>) {
-        *self.policy.borrow_mut() = policy.clone();
+    /// Goes on under this policy; without one under the default, which is what it begins with. What
+    /// was learnt of the instances stays.
+    pub(crate) fn set_policy(
+        &self,
+        policy: Option<&Arc<Upstream>>,
+        bulkhead: Option<&Arc<Bulkhead>>,
+    ) {
+        let default = || Arc::new(Upstream::new(self.name.clone()));
+        let same = match policy {
+            Some(policy) => **policy == **self.policy.borrow(),
+            None => !self.has_policy.get(),
+        };
+        if same && self.guards.has(bulkhead) {
+            return;
+        }
+        let policy = policy.cloned();
+        self.has_policy.set(policy.is_some());
+        let policy = policy.unwrap_or_else(default);
         let threads = self.counters.len();
-        self.guards.set(policy, bulkhead.cloned(), threads);
+        self.guards.set(&policy, bulkhead.cloned(), threads);
+        *self.policy.borrow_mut() = policy;
         self.arrange();
     }
 
@@ -219,6 +238,14 @@ impl Service {
             instance.health_mut().begin_probe();
         }
         Some(Lease::new(self.clone(), instance, probe))
+    }
+
+    /// Another instance for a request that is with the one of `lease`, if there is one that gets
+    /// requests like any other and the budget allows it.
+    pub(crate) fn second(self: &Rc<Self>, lease: &Lease, draw: Draw<'_>) -> Option<Lease> {
+        let other = self.pick(std::slice::from_ref(&lease.instance), draw)?;
+        let serves = other.instance.serving.get();
+        (serves && self.budget.withdraw(draw.now)).then_some(other)
     }
 
     fn choose(

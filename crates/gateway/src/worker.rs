@@ -119,7 +119,7 @@ impl Worker {
                     ))
                 };
                 let service = known.entry(entry.name.clone()).or_insert_with(make).clone();
-                service.set_policy(&entry.policy, entry.bulkhead.as_ref());
+                service.set_policy(entry.policy.as_ref(), entry.bulkhead.as_ref());
                 service
             })
             .collect();

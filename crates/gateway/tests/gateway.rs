@@ -14,6 +14,8 @@ mod failover;
 mod forwarding;
 #[path = "gateway/headers.rs"]
 mod headers;
+#[path = "gateway/hedging.rs"]
+mod hedging;
 #[path = "gateway/hostile.rs"]
 mod hostile;
 #[path = "gateway/interim.rs"]

@@ -24,6 +24,9 @@ pub(crate) struct ResilienceCounters {
     /// What load shedding lets through at once.
     pub(crate) concurrency_limit: Counter,
     pub(crate) shed: Counter,
+    /// Requests that a second instance was asked too.
+    pub(crate) hedges: Counter,
+    pub(crate) hedges_won: Counter,
 }
 
 /// How the threads' figures become one.
@@ -114,6 +117,20 @@ const SERIES: &[(&str, &str, &str, Of, Pick)] = &[
         "Requests refused by load shedding.",
         Of::Sum,
         |r| &r.shed,
+    ),
+    (
+        "hedges_total",
+        "counter",
+        "Requests that a second instance was asked too.",
+        Of::Sum,
+        |r| &r.hedges,
+    ),
+    (
+        "hedges_won_total",
+        "counter",
+        "Those that the second instance answered first.",
+        Of::Sum,
+        |r| &r.hedges_won,
     ),
 ];
 

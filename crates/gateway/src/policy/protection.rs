@@ -181,6 +181,15 @@ impl Shedding {
     }
 }
 
+/// Hedging: a second instance is asked when the first takes long, and whoever answers first is heard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hedge {
+    /// How long the first is waited for.
+    #[serde(with = "units::duration")]
+    pub after: Duration,
+}
+
 /// What a route answers when its service cannot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "FallbackTable", into = "FallbackTable")]

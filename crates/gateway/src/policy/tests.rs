@@ -139,5 +139,5 @@ fn the_examples_of_the_guide_are_true() {
         routing.check().unwrap();
         examples += 1;
     }
-    assert_eq!(examples, 3);
+    assert_eq!(examples, 4);
 }

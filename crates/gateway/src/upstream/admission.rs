@@ -49,6 +49,12 @@ pub(crate) struct Admission {
 }
 
 impl Guards {
+    /// Whether this is the bulkhead already.
+    pub(super) fn has(&self, bulkhead: Option<&Arc<Bulkhead>>) -> bool {
+        let own = self.bulkhead.borrow();
+        own.as_ref().map(Arc::as_ptr) == bulkhead.map(Arc::as_ptr)
+    }
+
     /// Goes on under this policy; what did not change keeps its state.
     pub(super) fn set(&self, policy: &Upstream, bulkhead: Option<Arc<Bulkhead>>, threads: usize) {
         let mut breaker = self.breaker.borrow_mut();

@@ -20,7 +20,7 @@ fn with_policy(
     let mut policy = Upstream::new(name.clone());
     change(&mut policy);
     let service = Rc::new(Service::new(name, 0, counters, receiver));
-    service.set_policy(&Arc::new(policy), None);
+    service.set_policy(Some(&Arc::new(policy)), None);
     service.refresh(0);
     (service, sender)
 }
@@ -228,10 +228,10 @@ fn a_changed_policy_keeps_what_was_learnt() {
     fail(&service, 1, 5, 1_000);
     let mut policy = Upstream::new(service.name.clone());
     policy.ejection.most_percent = 0;
-    service.set_policy(&Arc::new(policy.clone()), None);
+    service.set_policy(Some(&Arc::new(policy.clone())), None);
     assert_eq!(picked(&service, &[], 1_000), [1, 2, 3]);
     policy.ejection.most_percent = 40;
-    service.set_policy(&Arc::new(policy), None);
+    service.set_policy(Some(&Arc::new(policy)), None);
     assert_eq!(picked(&service, &[], 1_000), [2, 3]);
 }
 

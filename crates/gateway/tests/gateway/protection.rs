@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::support::*;
-use sinew_gateway::{Breaker, Bulkhead, Fallback, Shedding, Upstream};
+use sinew_gateway::{Breaker, Bulkhead, Fallback, Routing, Shedding, Upstream};
 
 fn world(instances: &[&Service], change: impl FnOnce(&mut Upstream)) -> World {
     let mut upstream = Upstream::new(name("app"));
@@ -70,6 +70,54 @@ fn a_breaker_opens_half_opens_and_closes() {
     world.eventually("it closes", |world| {
         world.get("/").status() == 200 && world.metric(STATE) == 0.0
     });
+}
+
+#[test]
+fn where_nobody_is_up_no_breaker_opens() {
+    let world = world(&[], |upstream| {
+        upstream.breaker = Some(Breaker {
+            minimum_requests: 1,
+            ..Breaker::default()
+        });
+    });
+    for _ in 0..5 {
+        assert_eq!(world.get("/").code(), "gateway.no_instance");
+    }
+    let service = Service::saying("up");
+    world
+        .discovery
+        .set_addresses(&name("app"), &[service.address]);
+    assert_eq!(world.get("/").text(), "up");
+}
+
+#[test]
+fn a_changed_policy_is_in_force_at_once_and_can_be_taken_back() {
+    let (service, gate) = Gate::service();
+    let world = world(&[&service], |_| {});
+    let mut first = ask(&world);
+    world.eventually("it is there", |world| {
+        world.metric("sinew_gateway_upstream_requests_active{service=\"app\"}") == 1.0
+    });
+    let mut upstream = Upstream::new(name("app"));
+    upstream.bulkhead = Some(Bulkhead {
+        per_instance: Some(1),
+        ..Bulkhead::default()
+    });
+    let routes = vec![route("/**", "app")];
+    let set = |upstreams| {
+        let routes = routes.clone();
+        world.gateway.set_routing(Routing { routes, upstreams })
+    };
+    set(vec![upstream.clone()]).unwrap();
+    assert_eq!(world.get("/").code(), "gateway.bulkhead_full");
+    upstream.bulkhead = Some(Bulkhead::default());
+    let error = set(vec![upstream]).unwrap_err();
+    assert_eq!(error.code(), "gateway.upstreams_invalid");
+    assert_eq!(world.get("/").code(), "gateway.bulkhead_full");
+    set(Vec::new()).unwrap();
+    gate.open(2);
+    assert_eq!(world.get("/").text(), "through");
+    assert_eq!(first.response().text(), "through");
 }
 
 /// A service whose answers wait until as many as asked are let through.

@@ -41,7 +41,7 @@ impl World {
             slow_start: Duration::from_secs(10),
             ..Upstream::new(name)
         };
-        service.set_policy(&Arc::new(policy), None);
+        service.set_policy(Some(&Arc::new(policy)), None);
         service.refresh(0);
         Self {
             service,

@@ -298,9 +298,11 @@ impl<'a> Exchange<'a> {
             };
             match self.client.timer.arm(due, cx) {
                 Ok(()) => Poll::Pending,
+                // The client is late, not the instance.
                 Err(Elapsed) if starved && self.now() >= starved_due => {
                     Poll::Ready(Err(Failure::Client(Fault::request_timeout())))
                 }
+                Err(Elapsed) if starved => Poll::Ready(Err(Failure::Client(self.timeout_fault()))),
                 Err(Elapsed) => Poll::Ready(Err(Failure::Timeout {
                     heard: self.heard(),
                 })),

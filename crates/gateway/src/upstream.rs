@@ -285,6 +285,8 @@ impl Service {
         let (service, id) = (&self.name, &instance.id);
         match change {
             Change::Nothing => return,
+            // It has left, and nobody minds how.
+            _ if instance.is_gone() => return,
             Change::SetAside => {}
             Change::Ejected(lasts) => {
                 self.counters().resilience.ejections.add(1);

@@ -80,6 +80,10 @@ impl Instance {
         (100 - (left * 100 / slow_start.max(1)).min(100)).max(LEAST_SHARE)
     }
 
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.get()
+    }
+
     /// It gets no more requests. Returns how many connections waited.
     pub(super) fn leave(&self) -> u64 {
         self.gone.set(true);

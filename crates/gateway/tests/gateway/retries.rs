@@ -131,6 +131,12 @@ fn the_whole_request_has_its_time() {
         (response.status(), response.code().as_str()),
         (504, "gateway.total_timeout")
     );
+    // A client that is slow itself is told so, and no instance is blamed.
+    let world = World::with(config(vec![bounded.clone()]), &[&hanging], None);
+    let late = world.ask("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf");
+    assert_eq!(late.code(), "gateway.total_timeout");
+    let timeouts = "sinew_gateway_upstream_timeouts_total{service=\"app\"}";
+    assert_eq!(world.metric(timeouts), 0.0);
     // An answer that trickles is cut, and cannot be taken for whole.
     let trickling = Service::start(|wire| {
         wire.message(false);

@@ -59,6 +59,8 @@ pub(crate) struct Service {
     /// When the last of the instances whose share grows has its full share.
     growing_until: Cell<Millis>,
     balancer: RefCell<Balancer>,
+    /// Instances came or went since the balancer was made.
+    members_changed: Cell<bool>,
     /// The weight of the heaviest instance.
     heaviest: Cell<u32>,
     /// The weights of all that serve.
@@ -91,6 +93,7 @@ impl Service {
             panicking: Cell::new(false),
             growing_until: Cell::new(0),
             balancer: RefCell::default(),
+            members_changed: Cell::new(true),
             heaviest: Cell::new(1),
             weights: Cell::new(0),
             outstanding: Cell::new(0),
@@ -168,6 +171,7 @@ impl Service {
         for instance in known.values() {
             self.counters().idle.sub(instance.leave());
         }
+        self.members_changed.set(true);
         self.arrange();
     }
 
@@ -204,8 +208,9 @@ impl Service {
         let weights = serving.iter().map(|one| u64::from(one.weight.get()));
         self.weights.set(weights.sum());
         let mut balancer = self.balancer.borrow_mut();
-        let old = (&*balancer, &self.random);
-        let new = Balancer::new(&policy.balance, &up, &serving, old);
+        let old = (std::mem::take(&mut *balancer), &self.random);
+        let members = (&up[..], self.members_changed.replace(false));
+        let new = Balancer::new(&policy.balance, members, &serving, old);
         *balancer = new;
         let counters = &self.counters().resilience;
         counters.instances.set(up.len() as u64);

@@ -41,13 +41,13 @@ pub(super) fn weight(text: Option<&String>) -> u32 {
 }
 
 impl Balancer {
-    /// `up` are all instances, in the order in which [`Ring`] tells them; `serving` those of them that
-    /// get requests.
+    /// `up` are all instances, in the order in which [`Ring`] tells them, and whether they are others
+    /// than before; `serving` those of them that get requests.
     pub(super) fn new(
         policy: &policy::Balance,
-        up: &[Rc<Instance>],
+        (up, changed): (&[Rc<Instance>], bool),
         serving: &[Rc<Instance>],
-        (previous, random): (&Self, &Random),
+        (previous, random): (Self, &Random),
     ) -> Self {
         match policy {
             policy::Balance::TwoChoices => Self::TwoChoices,
@@ -57,7 +57,10 @@ impl Balancer {
                 Self::RoundRobin(rounds) => rounds.with(serving, random),
                 _ => Rounds::default().with(serving, random),
             }),
-            policy::Balance::Hash(by) => Self::Hash(by.clone(), Ring::new(up)),
+            policy::Balance::Hash(by) => match previous {
+                Self::Hash(_, ring) if !changed => Self::Hash(by.clone(), ring),
+                _ => Self::Hash(by.clone(), Ring::new(up)),
+            },
         }
     }
 }

@@ -136,8 +136,50 @@ pub struct Route {
     pub timeout: String,
     /// How many more instances are tried where that is safe.
     pub retries: u8,
+    /// Which failures are worth one of them: `connect`, `reset`, `timeout`, `5xx`, or a status.
+    pub retry_on: Vec<String>,
+    /// Around how long the first pause before another try is.
+    pub retry_backoff: String,
+    /// Requests are tried again whatever their method.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retry_any_method: bool,
+    /// How long one try may take to answer; `timeout` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub try_timeout: Option<String>,
+    /// How long the request may take as a whole; without bound when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_timeout: Option<String>,
+    /// How long a response may stand still.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<String>,
+    /// When a second instance is asked at the same time; never when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<Hedge>,
+    /// What is answered when the service cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Fallback>,
     /// The longest request body.
     pub max_body: String,
+}
+
+/// When a second instance is asked at the same time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Hedge {
+    /// How long the first is waited for.
+    pub after: String,
+}
+
+/// What a route answers when its service cannot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Fallback {
+    /// Its status.
+    pub status: u16,
+    /// Its `Content-Type`.
+    pub content_type: String,
+    /// Its body.
+    pub body: String,
 }
 
 /// The gateway's routes.

@@ -8,6 +8,7 @@ pub mod model;
 mod node;
 mod openapi;
 mod problem;
+mod routes;
 mod services;
 mod watch;
 
@@ -29,8 +30,9 @@ use axum::{
     routing::{get, post, put},
 };
 use bytes::Bytes;
+use serde_json::Value;
 use sinew_coordination::registry::Registry;
-use sinew_core::{Drain, Result};
+use sinew_core::{Drain, Name, Result};
 use tokio::sync::{Semaphore, mpsc};
 
 pub use auth::Tokens;
@@ -48,12 +50,45 @@ const WATCHES: usize = 1024;
 pub trait NodeView: Send + Sync + 'static {
     /// How the node is doing.
     async fn status(&self) -> Result<model::Status>;
-    /// The gateway's routes in the order in which they are tried, and their version.
-    fn routes(&self) -> model::Routes;
+    /// The gateway's routes.
+    fn routes(&self) -> &dyn RoutesControl;
     /// Begins a backup of the key-value store: a full one, or what came after a revision. The chunks come as they are read.
     fn backup(&self, since: Option<u64>) -> mpsc::Receiver<Result<Bytes>>;
     /// Appends the node's own metrics in Prometheus' text format.
     fn metrics(&self, text: &mut String);
+}
+
+/// Who changes the routes, and on what condition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct By {
+    /// Who, as they say themselves.
+    pub author: String,
+    /// Why; empty when they do not say.
+    pub note: String,
+    /// The version of the stored routes that must be the current one.
+    pub expected: Option<u64>,
+}
+
+/// The gateway's routes, as the API reads and changes them. Documents are what `[[routes]]` and its
+/// sisters in `sinew.toml` would be as JSON.
+#[async_trait]
+pub trait RoutesControl: Send + Sync + 'static {
+    /// What this node serves.
+    fn served(&self) -> model::Routes;
+    /// What a document would change, and whether it could be stored.
+    async fn check(&self, document: Value) -> Result<model::RoutesCheck>;
+    /// Replaces the stored document.
+    async fn replace(&self, document: Value, by: By) -> Result<model::RoutesWritten>;
+    /// Adds a route to the stored document, or replaces the one of that name.
+    async fn set(&self, name: Name, route: Value, by: By) -> Result<model::RoutesWritten>;
+    /// Takes a route out of the stored document.
+    async fn delete(&self, name: Name, by: By) -> Result<model::RoutesWritten>;
+    /// Stores the content of an earlier version again.
+    async fn roll_back(&self, version: u64, by: By) -> Result<model::RoutesWritten>;
+    /// All stored versions that are kept, the newest first.
+    async fn versions(&self) -> Result<model::RoutesVersions>;
+    /// A stored version, or the current one.
+    async fn version(&self, version: Option<u64>) -> Result<model::RoutesDocument>;
 }
 
 /// Everything that the handlers work with. Cheap to clone.
@@ -107,7 +142,12 @@ impl Api {
             .method_not_allowed_fallback(problem::method_not_allowed)
             .route_layer(with_scope(Scope::Service));
         let admin = Router::new()
-            .route("/v1/routes", get(node::routes))
+            .route("/v1/routes", get(routes::served).put(routes::replace))
+            .route("/v1/routes/check", post(routes::check))
+            .route("/v1/routes/rollback", post(routes::roll_back))
+            .route("/v1/routes/versions", get(routes::versions))
+            .route("/v1/routes/versions/{version}", get(routes::version))
+            .route("/v1/routes/{name}", put(routes::set).delete(routes::delete))
             .route("/v1/status", get(node::status))
             .route("/v1/backup", get(node::backup))
             .method_not_allowed_fallback(problem::method_not_allowed)

@@ -24,4 +24,13 @@ impl Routing {
         policy::check(&self.upstreams)?;
         Router::build(self.routes.clone()).map(drop)
     }
+
+    /// These and the others after them. What it adds up to is to be checked as a whole.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        // Taken apart by name, so that whatever joins them later cannot be left out here.
+        let Self { routes } = others;
+        self.routes.extend(routes);
+        self
+    }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::engines::KvUrl;
-use sinew_coordination::registry;
+use sinew_coordination::{documents, registry};
 use sinew_core::{Error, Kind, Name, Result};
 use sinew_gateway::{Auth, GatewayConfig, Router, Routing};
 
@@ -25,7 +25,7 @@ const LEAST_MEMORY: u64 = 32 << 20;
 const MOST_MEMORY: u64 = 1 << 40;
 
 /// Everything that a node needs to know to start.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The data folder.
     pub data: PathBuf,
@@ -41,6 +41,8 @@ pub struct Config {
     pub kv: String,
     /// The registry's bounds.
     pub registry: registry::Config,
+    /// How much is kept of the documents in the store, such as the stored routes.
+    pub documents: documents::Config,
     /// Who issues the tokens that routes with `auth = ["jwt"]` ask for.
     pub jwt: Option<JwtConfig>,
 }
@@ -104,6 +106,7 @@ impl Default for Config {
             gateway: GatewayConfig::default(),
             kv: "embedded:".to_owned(),
             registry: registry::Config::default(),
+            documents: documents::Config::default(),
             jwt: None,
         }
     }
@@ -201,6 +204,16 @@ impl Config {
             1,
             instances,
             "",
+        )?;
+        let versions = self.documents.versions as u128;
+        within(["documents", "versions"], versions, 2, 10_000, "")?;
+        let history = self.documents.history_bytes as u128;
+        within(
+            ["documents", "history"],
+            history,
+            1 << 20,
+            1 << 40,
+            " bytes",
         )?;
         if let Some(jwt) = &self.jwt {
             let refresh = jwt.refresh.as_millis();

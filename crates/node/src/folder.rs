@@ -211,7 +211,7 @@ fn create_private_folder(path: &Path) -> std::io::Result<()> {
 
 /// Writes a file that only its owner may read, whole or not at all: a reader, or a crash, never
 /// meets half of it.
-fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+pub(crate) fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     let temporary = path.with_extension("new");
     // Left over from a crash; with its old mode it must not be written into.
     let _ = fs::remove_file(&temporary);

@@ -10,6 +10,7 @@ mod folder;
 mod keys;
 mod node;
 pub mod offline;
+pub mod routing;
 mod view;
 
 pub use config::{Config, JwtConfig, ServiceUrl, Sources};

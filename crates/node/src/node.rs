@@ -11,17 +11,21 @@ use sinew_api::{
     Server,
     rest::{Api, Tokens},
 };
-use sinew_coordination::registry::Registry;
+use sinew_coordination::{documents::Documents, registry::Registry};
 use sinew_core::{Clock, Drain, Error, Kind, Result};
-use sinew_gateway::{Gateway, Keys};
+use sinew_gateway::{Gateway, Keys, Routing};
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},
 };
 
 use crate::{
-    Config, DataFolder, Endpoints, discovery::RegistryDiscovery, engines::KvEngine,
-    keys::PublishedKeys, view::View,
+    Config, DataFolder, Endpoints,
+    discovery::RegistryDiscovery,
+    engines::KvEngine,
+    keys::PublishedKeys,
+    routing::{self, Control, Own},
+    view::View,
 };
 
 /// Threads of the control plane; the gateway has its own.
@@ -38,6 +42,7 @@ pub struct Node {
 
 struct Parts {
     gateway: Arc<Gateway>,
+    routes: Control,
     registry: Registry,
     engine: KvEngine,
     drain: Drain,
@@ -45,6 +50,8 @@ struct Parts {
     new_tokens: bool,
     control_address: SocketAddr,
     folder: DataFolder,
+    /// As it was started, but for what can change while it runs.
+    config: Config,
 }
 
 impl Node {
@@ -94,6 +101,11 @@ impl Node {
         &self.parts().registry
     }
 
+    /// The documents in the store, the routes among them.
+    pub fn documents(&self) -> &Documents {
+        self.parts().routes.documents()
+    }
+
     /// The token that may do everything.
     pub fn admin_token(&self) -> &str {
         &self.parts().tokens.admin
@@ -117,6 +129,22 @@ impl Node {
     /// Where everything listens, as a client on this machine reaches it.
     pub fn endpoints(&self) -> Endpoints {
         self.parts().endpoints()
+    }
+
+    /// Takes in a configuration that was read anew: the routes of its file replace those that are served.
+    /// Whatever else is different needs a new start, which the log says.
+    ///
+    /// What the gateway and `routes.…` answer; AlreadyExists `routes.conflict_with_file`,
+    /// FailedPrecondition `config.needs_restart`. Everything is as it was then.
+    pub fn reload(&self, config: Config) -> Result<()> {
+        let parts = self.parts();
+        let (routing, config) = split(config);
+        let changes = parts.routes.set_file_routes(routing)?;
+        tracing::info!(changes, "the routes of the configuration were read anew");
+        if config != parts.config {
+            tracing::warn!("other settings have changed too; they need a new start of the node");
+        }
+        Ok(())
     }
 
     /// Takes no new requests, lets those in flight finish, at most `limit`, then stops everything in
@@ -168,7 +196,16 @@ impl Parts {
         let engine =
             KvEngine::open(&config.kv, folder.path(), config.memory, clock.clone()).await?;
         let registry = Registry::start(engine.kv(), clock.clone(), config.registry.clone()).await?;
-        let gateway = match start_gateway(config, &registry) {
+        let documents = Documents::new(engine.kv(), clock.clone(), config.documents.clone());
+        let (file_routing, config) = split(config);
+        let own = Own {
+            routing: file_routing,
+            has_jwt: config.jwt.is_some(),
+        };
+        let begun = routing::begin(&documents, &own, folder.path(), &clock).await;
+        let mut gateway_config = config.clone();
+        gateway_config.gateway.routing = begun.routing.clone();
+        let gateway = match start_gateway(gateway_config, &registry) {
             Ok(gateway) => Arc::new(gateway),
             Err(error) => {
                 // The likeliest failure: the next try shall not find the store still open.
@@ -178,6 +215,7 @@ impl Parts {
             }
         };
 
+        let routes = Control::start(documents, begun, own, gateway.clone(), clock.clone());
         let drain = Drain::new();
         let view = View {
             clock,
@@ -188,6 +226,7 @@ impl Parts {
             embedded: engine.embedded(),
             registry: registry.clone(),
             gateway: gateway.clone(),
+            routes: routes.clone(),
         };
         let api = Api::new(
             registry.clone(),
@@ -199,6 +238,7 @@ impl Parts {
         let new_tokens = new_admin || new_service;
         let parts = Self {
             gateway,
+            routes,
             registry,
             engine,
             drain,
@@ -206,6 +246,7 @@ impl Parts {
             new_tokens,
             control_address,
             folder,
+            config,
         };
         parts.folder.write_endpoints(&parts.endpoints())?;
         Ok(parts)
@@ -228,10 +269,16 @@ impl Parts {
             tracing::warn!(abandoned, "connections of the control API were cut off");
         }
         self.registry.stop();
+        drop(self.routes);
         // Last, so that nothing acknowledged is missing from it.
         self.engine.close().await?;
         Ok(cut_off)
     }
+}
+
+/// The routes, and what is left of the configuration without them.
+fn split(mut config: Config) -> (Routing, Config) {
+    (std::mem::take(&mut config.gateway.routing), config)
 }
 
 fn start_gateway(config: Config, registry: &Registry) -> Result<Gateway> {

@@ -4,13 +4,15 @@ use std::{cmp::Reverse, fmt::Write, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use sinew_api::rest::{NodeView, model};
+use sinew_api::rest::{NodeView, RoutesControl, model};
 use sinew_coordination::registry::Registry;
 use sinew_core::{Clock, Result, Timestamp};
 use sinew_engine::{Health, kv::Kv};
 use sinew_engine_embedded::EmbeddedKv;
 use sinew_gateway::{Gateway, PathPattern, Route};
 use tokio::sync::{mpsc, watch};
+
+use crate::routing::Control;
 
 /// How long the status waits for the store's revision.
 const REVISION_WITHIN: Duration = Duration::from_secs(1);
@@ -24,6 +26,7 @@ pub(crate) struct View {
     pub(crate) embedded: Option<Arc<EmbeddedKv>>,
     pub(crate) registry: Registry,
     pub(crate) gateway: Arc<Gateway>,
+    pub(crate) routes: Control,
 }
 
 #[async_trait]
@@ -52,6 +55,7 @@ impl NodeView for View {
                 in_flight: gateway.in_flight,
                 connections: gateway.connections,
             },
+            routes: self.routes.status(),
             services: registry.services,
             instances: registry.instances,
         })
@@ -61,17 +65,13 @@ impl NodeView for View {
         crate::backup::stream(self.kv.clone(), since)
     }
 
-    fn routes(&self) -> model::Routes {
-        let (version, mut routes) = self.gateway.routes();
-        routes.sort_by_key(|route| specificity(route));
-        model::Routes {
-            version,
-            routes: routes.iter().filter_map(|route| wire(route)).collect(),
-        }
+    fn routes(&self) -> &dyn RoutesControl {
+        &self.routes
     }
 
     fn metrics(&self, text: &mut String) {
         text.push_str(&self.gateway.metrics_text());
+        self.routes.metrics(text);
         let _ = write!(
             text,
             "# HELP sinew_engine_up Whether the engine answers.\n# TYPE sinew_engine_up gauge\n\
@@ -146,6 +146,21 @@ impl View {
         }
         status
     }
+}
+
+/// The routes in the order in which they are tried; the first `own` of them are the file's.
+pub(crate) fn listed(routes: &[Arc<Route>], own: usize) -> Vec<model::ListedRoute> {
+    let mut routes: Vec<_> = routes.iter().enumerate().collect();
+    routes.sort_by_cached_key(|(_, route)| specificity(route));
+    let listed = |(index, route): (usize, &Arc<Route>)| {
+        let source = match index < own {
+            true => model::RouteSource::File,
+            false => model::RouteSource::Stored,
+        };
+        let route = wire(route)?;
+        Some(model::ListedRoute { source, route })
+    };
+    routes.into_iter().filter_map(listed).collect()
 }
 
 /// The order in which routes are tried: an exact host before any, an exact path before prefixes,

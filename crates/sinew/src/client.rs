@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Request, Response, Uri,
     body::{Bytes, Incoming},
@@ -22,6 +22,27 @@ const DOWNLOAD: Duration = Duration::from_secs(60);
 /// No listing is longer than this.
 const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
 
+/// A request to the control API.
+pub(crate) struct Ask<'a> {
+    pub(crate) method: &'a str,
+    /// With its query.
+    pub(crate) path: &'a str,
+    /// The version that must be the current one.
+    pub(crate) if_match: Option<u64>,
+    pub(crate) body: Option<&'a serde_json::Value>,
+}
+
+impl<'a> Ask<'a> {
+    pub(crate) fn get(path: &'a str) -> Self {
+        Self {
+            method: "GET",
+            path,
+            if_match: None,
+            body: None,
+        }
+    }
+}
+
 /// Which node to talk to.
 #[derive(clap::Args)]
 pub(crate) struct Target {
@@ -39,6 +60,11 @@ pub(crate) struct Target {
 impl Target {
     /// Asks the node for `path` and reads the answer.
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.ask(&Ask::get(path))
+    }
+
+    /// Sends a request and reads the answer.
+    pub(crate) fn ask<T: DeserializeOwned>(&self, ask: &Ask<'_>) -> Result<T> {
         let url = match &self.url {
             Some(url) => url.clone(),
             None => Endpoints::read(&self.data()?)?.control,
@@ -48,7 +74,7 @@ impl Target {
             .enable_all()
             .build()?;
         runtime.block_on(async {
-            tokio::time::timeout(TIMEOUT, get(&url, path, &token))
+            tokio::time::timeout(TIMEOUT, read(&url, ask, &token))
                 .await
                 .map_err(|_| unreachable(&url, "it did not answer in time"))?
         })
@@ -65,12 +91,13 @@ impl Target {
             None => Endpoints::read(&self.data()?)?.control,
         };
         let token = self.token()?;
+        let ask = Ask::get(path);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         runtime.block_on(async {
             let late = || unreachable(&url, "it did not answer in time");
-            let response = tokio::time::timeout(DOWNLOAD, send(&url, path, &token));
+            let response = tokio::time::timeout(DOWNLOAD, send(&url, &ask, &token));
             let mut body = response.await.map_err(|_| late())??.into_body();
             loop {
                 let frame = tokio::time::timeout(DOWNLOAD, body.frame());
@@ -113,8 +140,9 @@ impl Target {
     }
 }
 
-async fn get<T: DeserializeOwned>(url: &str, path: &str, token: &str) -> Result<T> {
-    let body = whole(url, send(url, path, token).await?).await?;
+async fn read<T: DeserializeOwned>(url: &str, ask: &Ask<'_>, token: &str) -> Result<T> {
+    let body = whole(url, send(url, ask, token).await?).await?;
+    let path = ask.path;
     serde_json::from_slice(&body)
         .with_context(|| format!("{url}{path} did not answer as a Sinew node does"))
 }
@@ -128,7 +156,7 @@ async fn whole(url: &str, response: Response<Incoming>) -> Result<Bytes> {
 }
 
 /// Sends a request and answers the response when it is a success.
-async fn send(url: &str, path: &str, token: &str) -> Result<Response<Incoming>> {
+async fn send(url: &str, ask: &Ask<'_>, token: &str) -> Result<Response<Incoming>> {
     let base: Uri = url.parse().map_err(|_| bad_url(url))?;
     if base.scheme_str() != Some("http") {
         return Err(bad_url(url).into());
@@ -146,11 +174,25 @@ async fn send(url: &str, path: &str, token: &str) -> Result<Response<Incoming>> 
         .await
         .map_err(|error| unreachable(url, error))?;
     tokio::spawn(connection);
-    let request = Request::get(path)
+    let path = ask.path;
+    let mut request = Request::builder()
+        .method(ask.method)
+        .uri(path)
         .header(header::HOST, authority.as_str())
         .header(header::AUTHORIZATION, format!("Bearer {token}"))
-        .header(header::ACCEPT, "application/json, */*")
-        .body(Empty::<Bytes>::new())
+        .header(header::ACCEPT, "application/json, */*");
+    if let Some(version) = ask.if_match {
+        request = request.header(header::IF_MATCH, format!("\"{version}\""));
+    }
+    let body: Full<Bytes> = match ask.body {
+        Some(json) => {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+            Full::from(serde_json::to_vec(json)?)
+        }
+        None => Full::default(),
+    };
+    let request = request
+        .body(body)
         .context("the token holds characters that cannot be sent")?;
     let response = sender
         .send_request(request)

@@ -16,6 +16,7 @@ pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
     match error.code() {
         code if code.starts_with("config.") => 2,
         "gateway.config_invalid" | "gateway.routes_invalid" | "gateway.access_log" => 2,
+        "routes.document_invalid" | "routes.conflict_with_file" | "routes.jwt_unconfigured" => 2,
         "node.port_taken" => 3,
         "node.data_locked" | "kv.locked" | "bus.locked" => 4,
         "node.unreachable" => 5,

@@ -7,6 +7,7 @@ mod demo;
 mod exit;
 mod logging;
 mod table;
+mod time;
 
 use std::process::ExitCode;
 
@@ -34,7 +35,7 @@ enum Command {
     Serve(commands::serve::Args),
     /// List the registered services and their instances.
     Services(commands::services::Args),
-    /// List the gateway's routes in the order they are tried.
+    /// List the gateway's routes in the order they are tried, and change those that are stored.
     Routes(commands::routes::Args),
     /// Show how the node is doing.
     Status(commands::status::Args),

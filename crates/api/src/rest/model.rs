@@ -1,12 +1,19 @@
 //! What goes over the wire. Kept apart from the blocks' own types, so that neither change moves the
 //! other; `openapi.json` shows every change of these in review.
 
+mod routes;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use sinew_coordination::registry;
 use sinew_core::{InstanceId, Name};
 use utoipa::ToSchema;
+
+pub use routes::{
+    Difference, FieldChange, ListedRoute, RouteChange, RouteSource, Routes, RoutesCheck,
+    RoutesDocument, RoutesFailure, RoutesStatus, RoutesVersion, RoutesVersions, RoutesWritten,
+};
 
 /// Whether an instance takes requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -182,15 +189,6 @@ pub struct Fallback {
     pub body: String,
 }
 
-/// The gateway's routes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Routes {
-    /// Grows whenever the routes change.
-    pub version: u64,
-    /// In the order in which they are tried.
-    pub routes: Vec<Route>,
-}
-
 /// How the node is doing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
@@ -211,6 +209,8 @@ pub struct Status {
     pub memory: Option<MemoryStatus>,
     /// Its gateway.
     pub gateway: GatewayStatus,
+    /// Which routes its gateway serves.
+    pub routes: RoutesStatus,
     /// How many services have instances.
     pub services: usize,
     /// How many instances are registered.

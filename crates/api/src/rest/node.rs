@@ -15,18 +15,9 @@ use utoipa::IntoParams;
 use super::{
     Api,
     extract::QueryOf,
-    model::{Health, Problem, Routes, Status},
+    model::{Health, Problem, Status},
     problem::Refusal,
 };
-
-/// The gateway's routes in the order in which they are tried.
-#[utoipa::path(
-    get, path = "/v1/routes", tag = "node",
-    responses((status = 200, description = "The routes", body = Routes)),
-)]
-pub(super) async fn routes(State(api): State<Api>) -> Json<Routes> {
-    Json(api.0.node.routes())
-}
 
 /// How the node is doing.
 #[utoipa::path(

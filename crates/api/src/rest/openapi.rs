@@ -9,7 +9,7 @@ use utoipa::{
     openapi::security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
-use super::{instances, node, services, watch};
+use super::{instances, node, routes, services, watch};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -27,7 +27,14 @@ use super::{instances, node, services, watch};
         services::list,
         services::one,
         watch::services,
-        node::routes,
+        routes::served,
+        routes::replace,
+        routes::set,
+        routes::delete,
+        routes::check,
+        routes::versions,
+        routes::version,
+        routes::roll_back,
         node::status,
         node::backup,
         node::health,
@@ -37,6 +44,7 @@ use super::{instances, node, services, watch};
     security(("token" = [])),
     tags(
         (name = "registry", description = "Who is where"),
+        (name = "routes", description = "Where the gateway's requests go"),
         (name = "node", description = "The node itself"),
     ),
     modifiers(&BearerToken),

@@ -47,7 +47,55 @@ impl Client {
         path: &str,
         body: Option<(&str, String)>,
     ) -> Answer {
-        let response = self.open(method, path, body).await;
+        Answer::of(self.open(method, path, body, None).await).await
+    }
+
+    pub(crate) async fn send_if_match(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<(&str, String)>,
+        tag: &str,
+    ) -> Answer {
+        Answer::of(self.open(method, path, body, Some(tag)).await).await
+    }
+
+    async fn open(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<(&str, String)>,
+        if_match: Option<&str>,
+    ) -> Response<Incoming> {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "node");
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        if let Some(tag) = if_match {
+            request = request.header("if-match", tag);
+        }
+        if let Some((media_type, _)) = &body {
+            request = request.header("content-type", *media_type);
+        }
+        let body = Full::new(Bytes::from(body.map(|(_, body)| body).unwrap_or_default()));
+        let request = request.body(body).unwrap();
+        timeout(LIMIT, sender.send_request(request))
+            .await
+            .unwrap()
+            .unwrap()
+    }
+}
+
+impl Answer {
+    async fn of(response: Response<Incoming>) -> Self {
         let (parts, body) = response.into_parts();
         let body = timeout(LIMIT, body.collect())
             .await
@@ -64,37 +112,6 @@ impl Client {
         }
     }
 
-    async fn open(
-        &self,
-        method: &str,
-        path: &str,
-        body: Option<(&str, String)>,
-    ) -> Response<Incoming> {
-        let stream = TcpStream::connect(self.address).await.unwrap();
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .unwrap();
-        tokio::spawn(connection);
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "node");
-        if let Some(token) = &self.token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        if let Some((media_type, _)) = &body {
-            request = request.header("content-type", *media_type);
-        }
-        let body = Full::new(Bytes::from(body.map(|(_, body)| body).unwrap_or_default()));
-        let request = request.body(body).unwrap();
-        timeout(LIMIT, sender.send_request(request))
-            .await
-            .unwrap()
-            .unwrap()
-    }
-}
-
-impl Answer {
     #[track_caller]
     pub(crate) fn is_problem(&self, status: u16, code: &str) {
         assert_eq!(
@@ -130,7 +147,7 @@ impl Event {
 
 impl Events {
     pub(crate) async fn open(client: &Client, path: &str) -> Self {
-        let response = client.open("GET", path, None).await;
+        let response = client.open("GET", path, None, None).await;
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         Self {

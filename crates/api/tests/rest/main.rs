@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod client;
+mod routes;
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 use sinew_api::{
     Server,
-    rest::{Api, NodeView, Tokens, model, openapi_document},
+    rest::{Api, NodeView, RoutesControl, Tokens, model, openapi_document},
 };
 use sinew_coordination::registry::{Config, Registry};
 use sinew_core::{Clock, Drain, Result};
@@ -48,6 +49,7 @@ impl NodeView for FixedNode {
                 in_flight: 5,
                 connections: 6,
             },
+            routes: model::RoutesStatus::default(),
             services: 0,
             instances: 0,
         })
@@ -70,11 +72,8 @@ impl NodeView for FixedNode {
         }
         from
     }
-    fn routes(&self) -> model::Routes {
-        model::Routes {
-            version: 1,
-            routes: Vec::new(),
-        }
+    fn routes(&self) -> &dyn RoutesControl {
+        &routes::Echo
     }
     fn metrics(&self, text: &mut String) {
         text.push_str("sinew_node_up 1\n");
@@ -404,11 +403,13 @@ async fn the_description_is_the_committed_one_and_true() {
     let node = start().await;
     let document: Value = serde_json::from_str(&document).unwrap();
     let paths = document["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 12);
+    assert_eq!(paths.len(), 17);
     for (path, methods) in paths {
         let path = path
             .replace("{service}", "orders")
-            .replace("{id}", "orders-1");
+            .replace("{id}", "orders-1")
+            .replace("{name}", "orders")
+            .replace("{version}", "1");
         for method in methods.as_object().unwrap().keys() {
             let status = node
                 .anonymous

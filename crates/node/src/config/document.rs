@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Deserializer, de};
-use sinew_coordination::registry;
+use sinew_coordination::{documents, registry};
 use sinew_core::{Name, units};
 use sinew_gateway::{GatewayConfig, Route, Routing, Upstream};
 
@@ -17,6 +17,7 @@ pub(super) struct Document {
     gateway: GatewayConfig,
     engines: EnginesTable,
     registry: RegistryTable,
+    documents: DocumentsTable,
     auth: AuthTable,
     routes: Vec<Route>,
     upstreams: Vec<Upstream>,
@@ -51,6 +52,14 @@ struct RegistryTable {
     default_ttl: Duration,
     instances_per_service: usize,
     instances: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct DocumentsTable {
+    versions: usize,
+    #[serde(with = "units::size")]
+    history: u64,
 }
 
 #[derive(Deserialize, Default)]
@@ -123,6 +132,20 @@ impl Default for RegistryTable {
     }
 }
 
+impl Default for DocumentsTable {
+    fn default() -> Self {
+        let documents::Config {
+            versions,
+            history_bytes,
+            ..
+        } = documents::Config::default();
+        Self {
+            versions,
+            history: history_bytes as u64,
+        }
+    }
+}
+
 impl Document {
     pub(super) fn into_config(self) -> Config {
         Config {
@@ -143,6 +166,11 @@ impl Document {
                 instances_per_service: self.registry.instances_per_service,
                 instances: self.registry.instances,
                 ..registry::Config::default()
+            },
+            documents: documents::Config {
+                versions: self.documents.versions,
+                history_bytes: usize::try_from(self.documents.history).unwrap_or(usize::MAX),
+                ..documents::Config::default()
             },
             jwt: self.auth.jwt.map(|jwt| JwtConfig {
                 issuer: jwt.issuer,

@@ -23,13 +23,47 @@ impl Answer {
 }
 
 pub(crate) async fn get(address: SocketAddr, path: &str, token: Option<&str>) -> Answer {
+    exchange(address, "GET", path, token, "", "").await
+}
+
+/// Sends JSON, or nothing for `null`.
+pub(crate) async fn send(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+    if_match: Option<&str>,
+    body: &serde_json::Value,
+) -> Answer {
+    let body = match body.is_null() {
+        true => String::new(),
+        false => body.to_string(),
+    };
+    let mut head = format!(
+        "content-type: application/json\r\ncontent-length: {}\r\n",
+        body.len()
+    );
+    if let Some(tag) = if_match {
+        head.push_str(&format!("if-match: {tag}\r\n"));
+    }
+    exchange(address, method, path, token, &head, &body).await
+}
+
+async fn exchange(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+    head: &str,
+    body: &str,
+) -> Answer {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let authorization = token
             .map(|token| format!("authorization: Bearer {token}\r\n"))
             .unwrap_or_default();
         let request = format!(
-            "GET {path} HTTP/1.1\r\nhost: {address}\r\n{authorization}connection: close\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nhost: {address}\r\n{authorization}{head}connection: close\r\n\r\n{body}"
         );
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod http;
+mod routes;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 

@@ -1,54 +1,61 @@
+//! `sinew routes`: what the gateway serves, and the stored routes that all nodes share.
+
+mod change;
+mod document;
+mod list;
+mod read;
+
 use std::process::ExitCode;
 
-use sinew_node::model::{Route, Routes};
-
-use crate::{client::Target, table};
+use crate::client::Target;
 
 /// `sinew routes`.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
+    #[command(flatten)]
+    list: list::Args,
+}
+
+#[derive(clap::Subcommand)]
+enum Action {
+    /// Print a stored version, as TOML, for a file that `apply` takes.
+    Get(read::GetArgs),
+    /// Replace the stored routes by those of a file, and show what that changes.
+    Apply(change::ApplyArgs),
+    /// Add a stored route, or change fields of one.
+    Set(change::SetArgs),
+    /// Take a stored route out.
+    Delete(change::DeleteArgs),
+    /// List the stored versions.
+    History(read::HistoryArgs),
+    /// Show what is different between two stored versions.
+    Diff(read::DiffArgs),
+    /// Make an earlier version the current one again.
+    Rollback(change::RollbackArgs),
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    match &args.action {
+        None => list::run(&args.list),
+        Some(Action::Get(args)) => read::get(args),
+        Some(Action::Apply(args)) => change::apply(args),
+        Some(Action::Set(args)) => change::set(args),
+        Some(Action::Delete(args)) => change::delete(args),
+        Some(Action::History(args)) => read::history(args),
+        Some(Action::Diff(args)) => read::diff(args),
+        Some(Action::Rollback(args)) => change::roll_back(args),
+    }
+}
+
+/// What every action but a change takes.
+#[derive(clap::Args)]
+struct Output {
     /// Print JSON, as the control API answers it
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     target: Target,
-}
-
-pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let routes: Routes = args.target.get("/v1/routes")?;
-    if args.json {
-        table::print(&format!("{}\n", serde_json::to_string_pretty(&routes)?))?;
-    } else if routes.routes.is_empty() {
-        table::print("no route is configured; write [[routes]] into sinew.toml\n")?;
-    } else {
-        table::print(&render(&routes))?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn render(routes: &Routes) -> String {
-    let rows: Vec<_> = routes.routes.iter().map(row).collect();
-    table::render(
-        [
-            "HOST", "PATH", "SERVICE", "AUTH", "TIMEOUT", "RETRIES", "BODY",
-        ],
-        &rows,
-    )
-}
-
-fn row(route: &Route) -> [String; 7] {
-    let dash = || "-".to_owned();
-    [
-        route.host.clone().unwrap_or_else(|| "*".to_owned()),
-        route.path.clone(),
-        route.service.clone(),
-        if route.auth.is_empty() {
-            dash()
-        } else {
-            route.auth.join(",")
-        },
-        route.timeout.clone(),
-        route.retries.to_string(),
-        route.max_body.clone(),
-    ]
 }

@@ -28,12 +28,13 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     logging::start("info");
-    let config = Config::load(args.sources())?;
+    let sources = args.sources();
+    let config = Config::load(sources.clone())?;
     // Only signals are waited for here; the node brings its own threads.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(config))
+    runtime.block_on(serve(config, sources))
 }
 
 impl Args {
@@ -54,14 +55,19 @@ impl Args {
     }
 }
 
-async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+async fn serve(config: Config, sources: Sources) -> anyhow::Result<ExitCode> {
     // Before the node starts, so that a signal during the start is not lost.
     let mut signals = Signals::new().context("signals cannot be waited for")?;
     let drain = config.drain;
     let node = Node::start(config).await?;
     announce(&node);
 
-    let signal = signals.next().await;
+    let signal = loop {
+        match signals.next().await {
+            Signals::RELOAD => reload(&node, sources.clone()),
+            signal => break signal,
+        }
+    };
     tracing::info!(
         signal,
         limit_ms = millis(drain),
@@ -74,13 +80,24 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
             0 => tracing::info!("stopped"),
             cut_off => tracing::warn!(cut_off, "stopped; requests that took too long were cut off"),
         },
-        signal = signals.next() => {
+        signal = signals.next_end() => {
             tracing::warn!(signal, "stopped at once");
             // Everything acknowledged is on disk already; there is nothing to tidy.
             std::process::exit(INTERRUPTED);
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads the configuration anew. What is wrong with it is said, and everything goes on as before.
+fn reload(node: &Node, sources: Sources) {
+    if let Err(error) = Config::load(sources).and_then(|config| node.reload(config)) {
+        tracing::error!(
+            code = error.code(),
+            error = error.detail(),
+            "the configuration cannot be taken in; everything stays as it was"
+        );
+    }
 }
 
 fn announce(node: &Node) {
@@ -105,13 +122,18 @@ fn announce(node: &Node) {
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
+    /// Asks to read the configuration anew.
+    const RELOAD: &str = "SIGHUP";
+
     fn new() -> std::io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
@@ -119,6 +141,17 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
+            _ = self.hangup.recv() => Self::RELOAD,
+        }
+    }
+
+    /// The next one that asks for an end.
+    async fn next_end(&mut self) -> &'static str {
+        loop {
+            match self.next().await {
+                Self::RELOAD => {}
+                signal => return signal,
+            }
         }
     }
 }

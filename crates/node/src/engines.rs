@@ -83,6 +83,17 @@ impl KvEngine {
         }
     }
 
+    /// One that is open already. Its owner closes it.
+    pub(crate) fn opened(kv: Arc<dyn Kv>) -> Self {
+        // Its end is never read as a change: the last value stays.
+        let (_, health) = watch::channel(Health::Up);
+        Self {
+            kv,
+            health,
+            embedded: None,
+        }
+    }
+
     #[cfg(any(feature = "postgres", feature = "etcd"))]
     fn external(health: watch::Receiver<Health>, kv: impl Kv) -> Self {
         Self {

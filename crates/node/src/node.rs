@@ -13,6 +13,7 @@ use sinew_api::{
 };
 use sinew_coordination::{documents::Documents, registry::Registry};
 use sinew_core::{Clock, Drain, Error, Kind, Result};
+use sinew_engine::kv::Kv;
 use sinew_gateway::{Gateway, Keys, Routing};
 use tokio::{
     net::TcpListener,
@@ -62,6 +63,16 @@ impl Node {
     /// `node.data_unusable`, `node.token_invalid`; AlreadyExists `node.port_taken`; what the engine
     /// and the gateway answer.
     pub async fn start(config: Config) -> Result<Self> {
+        Self::start_on(config, None).await
+    }
+
+    /// As [`Node::start`], but over an engine that is open already, whatever the configuration names: several
+    /// nodes in one process can share it. Its owner closes it, after the nodes.
+    pub async fn start_over(config: Config, kv: Arc<dyn Kv>) -> Result<Self> {
+        Self::start_on(config, Some(kv)).await
+    }
+
+    async fn start_on(config: Config, kv: Option<Arc<dyn Kv>>) -> Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(CONTROL_THREADS)
             .max_blocking_threads(8)
@@ -69,7 +80,7 @@ impl Node {
             .enable_all()
             .build()
             .map_err(|error| defect("the threads of the control plane").with_source(error))?;
-        let started = runtime.spawn(Parts::start(config)).await;
+        let started = runtime.spawn(Parts::start(config, kv)).await;
         // From here on dropping the node, not the runtime, ends it: a runtime must not be dropped
         // where it could block another.
         let mut node = Self {
@@ -176,7 +187,7 @@ impl Drop for Node {
 }
 
 impl Parts {
-    async fn start(config: Config) -> Result<Self> {
+    async fn start(config: Config, kv: Option<Arc<dyn Kv>>) -> Result<Self> {
         config.check_whole()?;
         let clock = Clock::system();
         let started = clock.now();
@@ -193,8 +204,10 @@ impl Parts {
             .local_addr()
             .map_err(|error| not_listening(config.control, &error))?;
 
-        let engine =
-            KvEngine::open(&config.kv, folder.path(), config.memory, clock.clone()).await?;
+        let engine = match kv {
+            Some(kv) => KvEngine::opened(kv),
+            None => KvEngine::open(&config.kv, folder.path(), config.memory, clock.clone()).await?,
+        };
         let registry = Registry::start(engine.kv(), clock.clone(), config.registry.clone()).await?;
         let documents = Documents::new(engine.kv(), clock.clone(), config.documents.clone());
         let (file_routing, config) = split(config);

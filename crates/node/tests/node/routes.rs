@@ -10,6 +10,11 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use sinew_core::Clock;
+use sinew_engine::{
+    faulty::{Faults, Faulty},
+    kv::{Kv, MemoryKv},
+};
 use sinew_node::{Config, Node};
 
 use crate::{
@@ -27,6 +32,21 @@ impl Running {
     async fn start(config: Config) -> Self {
         let node = Node::start(config).await.unwrap();
         Self { node }
+    }
+
+    async fn over(config: Config, kv: &(impl Kv + Clone)) -> Self {
+        let node = Node::start_over(config, Arc::new(kv.clone())).await;
+        let node = node.unwrap();
+        Self { node }
+    }
+
+    /// Waits until the node says of its routes what is wanted.
+    async fn until(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let (address, token) = (self.node.control_address(), self.node.admin_token());
+        let ask = || http::get(address, "/v1/routes", Some(token));
+        eventually(ask, |answer| answer.status == 200 && wanted(&answer.json()))
+            .await
+            .json()
     }
 
     /// With an instance of the service `hello` that answers at `/a`, `/b` and `/c`.
@@ -371,11 +391,9 @@ async fn a_version_that_a_node_does_not_understand_leaves_the_last_one_in_use() 
     };
     let newer = json!({"routes": [{"path": "/a", "service": "hello", "gravity": 9.81}]});
     assert_eq!(write(newer).await, 2);
-    let (address, token) = (running.node.control_address(), running.node.admin_token());
-    let ask = || http::get(address, "/v1/routes", Some(token));
-    let failed = eventually(ask, |answer| answer.json()["failure"]["version"] == 2)
-        .await
-        .json();
+    let failed = running
+        .until(|routes| routes["failure"]["version"] == 2)
+        .await;
     assert_eq!(
         (&failed["version"], &failed["stored_version"]),
         (&1.into(), &2.into())
@@ -390,7 +408,7 @@ async fn a_version_that_a_node_does_not_understand_leaves_the_last_one_in_use() 
     assert_eq!(running.status_of("/a").await, 200);
     assert_eq!(running.metric("sinew_routes_failures_total ").await, 1);
     write(json!({"routes": [one("b", "/b")]})).await;
-    eventually(ask, |answer| answer.json()["version"] == 3).await;
+    running.until(|routes| routes["version"] == 3).await;
     assert_eq!(
         (running.status_of("/a").await, running.status_of("/b").await),
         (404, 200)
@@ -473,5 +491,123 @@ async fn changes_under_load_drop_no_request() {
     }
     assert!(answered.load(Ordering::Relaxed) > 50);
     assert_eq!(running.get("/v1/routes").await["version"], 51);
+    running.stop().await;
+}
+
+/// An engine that can be away, and does nothing else wrong.
+fn engine() -> Faulty<MemoryKv> {
+    engine_over(MemoryKv::new(Clock::system()))
+}
+
+fn engine_over(kv: MemoryKv) -> Faulty<MemoryKv> {
+    let faults = Faults {
+        errors: 0,
+        lost: 0,
+        breaks: 0,
+        twice: 0,
+        delayed: 0,
+        ..Faults::default()
+    };
+    Faulty::new(kv, 1, faults)
+}
+
+#[tokio::test]
+async fn nodes_over_one_store_serve_the_same_also_after_one_was_cut_off() {
+    let kv = MemoryKv::new(Clock::system());
+    let cut = engine_over(kv.clone());
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let one_node = Running::over(config(here.path()), &kv).await;
+    let other_node = Running::over(config(there.path()), &cut).await;
+    one_node
+        .put(None, json!({"routes": [one("a", "/a")]}))
+        .await;
+    other_node.until(|routes| routes["version"] == 1).await;
+    // Nobody is there to answer, but the route is.
+    assert_eq!(other_node.status_of("/a").await, 503);
+    other_node
+        .send(
+            "PUT",
+            "/v1/routes/b",
+            Some(1),
+            json!({"path": "/b", "service": "hello"}),
+        )
+        .await;
+    one_node.until(|routes| routes["version"] == 2).await;
+    assert_eq!(one_node.status_of("/b").await, 503);
+
+    cut.set_away(true);
+    one_node
+        .send("DELETE", "/v1/routes/a", None, Value::Null)
+        .await;
+    let stale = other_node.until(|routes| routes["is_stale"] == true).await;
+    assert_eq!(
+        (&stale["version"], &stale["stored_version"]),
+        (&2.into(), &2.into())
+    );
+    assert_eq!(
+        other_node.status_of("/a").await,
+        503,
+        "the last version stays in use"
+    );
+    assert_eq!(other_node.metric("sinew_routes_stale ").await, 1);
+    let refused = other_node.put(None, json!({"routes": []})).await;
+    assert_eq!(refused.status, 503, "{refused:?}");
+
+    cut.set_away(false);
+    other_node.until(|routes| routes["version"] == 3).await;
+    assert_eq!(other_node.status_of("/a").await, 404);
+    assert_eq!(other_node.metric("sinew_routes_stale ").await, 0);
+    one_node.stop().await;
+    other_node.stop().await;
+}
+
+#[tokio::test]
+async fn a_start_without_the_store_serves_the_copy_and_goes_on_when_the_store_comes() {
+    let kv = engine();
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::over(config(dir.path()), &kv).await;
+    running.put(None, json!({"routes": [one("a", "/a")]})).await;
+    running.stop().await;
+
+    kv.set_away(true);
+    let running = Running::over(config(dir.path()), &kv).await;
+    assert_eq!(
+        running.status_of("/a").await,
+        503,
+        "the route is there, its service is not known"
+    );
+    let stale = running.get("/v1/routes").await;
+    assert_eq!(
+        (&stale["version"], &stale["is_stale"]),
+        (&1.into(), &true.into())
+    );
+    assert_eq!(stale.get("stored_version"), None, "nobody knows");
+
+    // Somebody else changes it meanwhile.
+    let other = tempfile::tempdir().unwrap();
+    let other = Running::over(config(other.path()), kv.inner()).await;
+    other
+        .put(Some(1), json!({"routes": [one("b", "/b")]}))
+        .await;
+    kv.set_away(false);
+    running.until(|routes| routes["version"] == 2).await;
+    assert_eq!(
+        (running.status_of("/a").await, running.status_of("/b").await),
+        (404, 503)
+    );
+    running.stop().await;
+    other.stop().await;
+
+    // A copy that is damaged is not used.
+    kv.set_away(true);
+    let copy = dir.path().join("routes-snapshot.json");
+    let text = std::fs::read_to_string(&copy).unwrap();
+    std::fs::write(&copy, text.replace("/b", "/c")).unwrap();
+    let running = Running::over(config(dir.path()), &kv).await;
+    assert_eq!(
+        (running.status_of("/b").await, running.status_of("/c").await),
+        (404, 404)
+    );
+    assert_eq!(running.get("/v1/routes").await["version"], 0);
     running.stop().await;
 }

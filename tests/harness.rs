@@ -120,6 +120,18 @@ impl Program {
         }
     }
 
+    /// As [`Program::lines`], of standard error.
+    pub(crate) fn errors(&self, fits: fn(&str) -> bool) -> impl Fn() -> Vec<String> + use<> {
+        let err = self.err.clone();
+        move || {
+            err.lock()
+                .iter()
+                .filter(|line| fits(line))
+                .cloned()
+                .collect()
+        }
+    }
+
     /// Waits until `find` finds something; panics when the program ends first.
     pub(crate) async fn wait_for<T>(&mut self, what: &str, find: impl Fn() -> Option<T>) -> T {
         let wait = async {

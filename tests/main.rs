@@ -13,3 +13,4 @@ mod harness;
 mod node_restart;
 mod orphans;
 mod refusals;
+mod routes;

@@ -282,7 +282,7 @@ impl Parts {
             tracing::warn!(abandoned, "connections of the control API were cut off");
         }
         self.registry.stop();
-        drop(self.routes);
+        self.routes.stop();
         // Last, so that nothing acknowledged is missing from it.
         self.engine.close().await?;
         Ok(cut_off)

@@ -28,5 +28,5 @@ use sinew_core::Name;
 
 /// The document with the stored routes.
 fn document_name() -> Name {
-    Name::new("routing").expect("a valid name")
+    Name::new("routes").expect("a valid name")
 }

@@ -71,3 +71,13 @@ fn main() -> ExitCode {
     };
     outcome.unwrap_or_else(|error| exit::report(&error))
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}

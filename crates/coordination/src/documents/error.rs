@@ -20,7 +20,9 @@ pub(super) fn changed_meanwhile(name: &Name, expected: u64, current: Option<&Ver
     Error::new(
         Kind::FailedPrecondition,
         "documents.changed_meanwhile",
-        format!("{name} {is}, and not at {expected} as expected; read it again, then change it"),
+        format!(
+            "the document {name} {is}, and not at {expected} as expected; read it again, then change it"
+        ),
     )
 }
 
@@ -28,7 +30,7 @@ pub(super) fn contended(name: &Name) -> Error {
     Error::new(
         Kind::Aborted,
         "documents.contended",
-        format!("{name} keeps being changed by others; try again"),
+        format!("the document {name} keeps being changed by others; try again"),
     )
 }
 
@@ -36,7 +38,9 @@ pub(super) fn version_unknown(name: &Name, version: u64) -> Error {
     Error::new(
         Kind::NotFound,
         "documents.version_unknown",
-        format!("there is no version {version} of {name}; it was never made, or is no longer kept"),
+        format!(
+            "there is no version {version} of the document {name}; it was never made, or is no longer kept"
+        ),
     )
 }
 
@@ -44,7 +48,7 @@ pub(super) fn too_large(name: &Name, bytes: usize, most: usize) -> Error {
     Error::new(
         Kind::InvalidArgument,
         "documents.too_large",
-        format!("{name} would have {bytes} bytes; {most} is the most"),
+        format!("the document {name} would have {bytes} bytes; {most} is the most"),
     )
 }
 
@@ -60,7 +64,7 @@ pub(super) fn damaged(name: &Name, version: u64, why: impl Into<String>) -> Erro
     Error::new(
         Kind::DataLoss,
         "documents.damaged",
-        format!("version {version} of {name} cannot be read whole"),
+        format!("version {version} of the document {name} cannot be read whole"),
     )
     .with_context(why)
 }

@@ -22,6 +22,8 @@ pub(super) struct Applier {
     gateway: Arc<Gateway>,
     clock: Clock,
     snapshot: Snapshot,
+    /// What was written as the copy in the data folder, or that it was removed; nothing yet at the start.
+    copied: Mutex<Option<Option<Arc<Document>>>>,
     state: Mutex<State>,
     /// The newest version that was taken in or found unfit.
     seen: watch::Sender<u64>,
@@ -45,9 +47,6 @@ impl Applier {
     /// An applier for a gateway that serves what the node began with.
     pub(super) fn new(begun: Begun, own: Own, gateway: Arc<Gateway>, clock: Clock) -> Self {
         let is_in_touch = begun.stored.is_some();
-        if let (Some(document), true) = (&begun.served, is_in_touch) {
-            begun.snapshot.write(document);
-        }
         let state = State {
             own,
             stored: begun.stored,
@@ -63,6 +62,7 @@ impl Applier {
             gateway,
             clock,
             snapshot: begun.snapshot,
+            copied: Mutex::default(),
             seen: watch::Sender::new(state.stored.unwrap_or(0)),
             state: Mutex::new(state),
         }
@@ -104,6 +104,7 @@ impl Applier {
         }
         drop(state);
         self.seen.send_replace(version);
+        self.copy();
     }
 
     fn apply(&self, state: &mut State, document: Option<Arc<Document>>) {
@@ -127,14 +128,28 @@ impl Applier {
             return;
         }
         log(state.served.as_deref(), document.as_deref());
-        match &document {
-            Some(document) => self.snapshot.write(document),
-            None => self.snapshot.remove(),
-        }
         state.failure = None;
         state.served = document;
         state.changes += 1;
         state.changed = self.clock.now();
+    }
+
+    /// Brings the copy in the data folder to what is served; not under the lock of the state, which the
+    /// control API waits for.
+    fn copy(&self) {
+        let mut copied = self.copied.lock();
+        let state = self.state.lock();
+        let (served, is_known) = (state.served.clone(), state.stored.is_some());
+        drop(state);
+        // While the store has not told what there is, the copy is all that is known of it.
+        if !is_known || *copied == Some(served.clone()) {
+            return;
+        }
+        match &served {
+            Some(document) => self.snapshot.write(document),
+            None => self.snapshot.remove(),
+        }
+        *copied = Some(served);
     }
 
     /// Replaces what this node has of its own; leaves all as it was when that does not go together with
@@ -156,6 +171,8 @@ impl Applier {
         {
             self.apply(&mut state, Some(unfit));
         }
+        drop(state);
+        self.copy();
         Ok(())
     }
 

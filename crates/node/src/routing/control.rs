@@ -23,12 +23,12 @@ const ATTEMPTS: usize = 20;
 /// How long a change waits to be served by this node.
 const SERVED_WITHIN: Duration = Duration::from_secs(2);
 
-/// The routes of this node. Cheap to clone; it stops when the last clone is dropped.
+/// The routes of this node. Cheap to clone; it stops when told so, or when the last clone is dropped.
 #[derive(Clone)]
 pub(crate) struct Control {
     documents: Documents,
     applier: Arc<Applier>,
-    _task: Arc<AbortOnDropHandle<()>>,
+    task: Arc<AbortOnDropHandle<()>>,
 }
 
 impl Control {
@@ -46,8 +46,13 @@ impl Control {
         Self {
             documents,
             applier,
-            _task: Arc::new(AbortOnDropHandle::new(task)),
+            task: Arc::new(AbortOnDropHandle::new(task)),
         }
+    }
+
+    /// Stops following the store, before the store is closed. The gateway goes on with what it serves.
+    pub(crate) fn stop(&self) {
+        self.task.abort();
     }
 
     pub(crate) fn documents(&self) -> &Documents {

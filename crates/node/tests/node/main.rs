@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[cfg(any(feature = "etcd", feature = "postgres"))]
+mod engines;
 mod http;
 mod routes;
 

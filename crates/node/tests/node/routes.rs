@@ -24,12 +24,12 @@ use crate::{
 };
 
 /// A node, and how its routes are changed.
-struct Running {
+pub(crate) struct Running {
     node: Node,
 }
 
 impl Running {
-    async fn start(config: Config) -> Self {
+    pub(crate) async fn start(config: Config) -> Self {
         let node = Node::start(config).await.unwrap();
         Self { node }
     }
@@ -41,7 +41,7 @@ impl Running {
     }
 
     /// Waits until the node says of its routes what is wanted.
-    async fn until(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn until(&self, wanted: impl Fn(&Value) -> bool) -> Value {
         let (address, token) = (self.node.control_address(), self.node.admin_token());
         let ask = || http::get(address, "/v1/routes", Some(token));
         eventually(ask, |answer| answer.status == 200 && wanted(&answer.json()))
@@ -58,25 +58,31 @@ impl Running {
         running
     }
 
-    async fn send(&self, method: &str, path: &str, tag: Option<u64>, body: Value) -> Answer {
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        tag: Option<u64>,
+        body: Value,
+    ) -> Answer {
         let (address, token) = (self.node.control_address(), self.node.admin_token());
         let tag = tag.map(|version| format!("\"{version}\""));
         http::send(address, method, path, Some(token), tag.as_deref(), &body).await
     }
 
-    async fn put(&self, tag: Option<u64>, document: Value) -> Answer {
+    pub(crate) async fn put(&self, tag: Option<u64>, document: Value) -> Answer {
         self.send("PUT", "/v1/routes?author=ann&note=test", tag, document)
             .await
     }
 
-    async fn get(&self, path: &str) -> Value {
+    pub(crate) async fn get(&self, path: &str) -> Value {
         let (address, token) = (self.node.control_address(), self.node.admin_token());
         let answer = http::get(address, path, Some(token)).await;
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
         answer.json()
     }
 
-    async fn status_of(&self, path: &str) -> u16 {
+    pub(crate) async fn status_of(&self, path: &str) -> u16 {
         http::get(self.node.gateway_address(), path, None)
             .await
             .status
@@ -89,7 +95,7 @@ impl Running {
         line.trim().parse().unwrap()
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.node.drain_and_stop(LIMIT).await.unwrap();
     }
 }
@@ -381,7 +387,7 @@ async fn a_version_that_a_node_does_not_understand_leaves_the_last_one_in_use() 
             expected: None,
             restores: None,
         };
-        let name = "routing".parse().unwrap();
+        let name = "routes".parse().unwrap();
         documents
             .write(&name, &change)
             .await

@@ -16,12 +16,14 @@ pub(crate) struct Args {
     #[command(subcommand)]
     action: Option<Action>,
     #[command(flatten)]
-    list: list::Args,
+    list: list::ListArgs,
 }
 
 #[derive(clap::Subcommand)]
 enum Action {
     /// Print a stored version, as TOML, for a file that `apply` takes.
+    // Its `--version` is another one.
+    #[command(disable_version_flag = true)]
     Get(read::GetArgs),
     /// Replace the stored routes by those of a file, and show what that changes.
     Apply(change::ApplyArgs),

@@ -1,4 +1,8 @@
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{IsTerminal, stderr},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use sinew_node::{Config, DataFolder, Node, Sources};
@@ -62,9 +66,13 @@ async fn serve(config: Config, sources: Sources) -> anyhow::Result<ExitCode> {
     let node = Node::start(config).await?;
     announce(&node);
 
+    let has_terminal = stderr().is_terminal();
     let signal = loop {
         match signals.next().await {
-            Signals::RELOAD => reload(&node, sources.clone()),
+            // A terminal that is closed sends the same signal, and who closes it wants the node to end.
+            Signals::RELOAD if !has_terminal || stderr().is_terminal() => {
+                reload(&node, sources.clone());
+            }
             signal => break signal,
         }
     };

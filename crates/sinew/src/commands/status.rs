@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-use sinew_node::model::{EngineState, KvStatus, MemoryStatus, Status};
+use sinew_node::model::{EngineState, KvStatus, MemoryStatus, RoutesStatus, Status};
 
 use crate::{client::Target, table};
 
@@ -38,6 +38,7 @@ fn render(status: &Status) -> String {
             "requests",
             format!("{} ({} in flight)", gateway.requests, gateway.in_flight),
         ),
+        ("routes", routes(&status.routes)),
         ("connections", gateway.connections.to_string()),
         (
             "services",
@@ -49,6 +50,24 @@ fn render(status: &Status) -> String {
         .filter(|(_, value)| !value.is_empty())
         .map(|(name, value)| format!("{name:<13}{value}\n"))
         .collect()
+}
+
+fn routes(routes: &RoutesStatus) -> String {
+    let mut text = match (routes.version, routes.stored_version) {
+        (0, Some(0)) => "none stored".to_owned(),
+        (version, _) => format!("stored version {version}"),
+    };
+    if routes.is_stale {
+        text.push_str(", STALE: the store is out of reach");
+    }
+    if let Some(failure) = &routes.failure {
+        text.push_str(&format!(
+            ", FAILED to serve version {}: {}",
+            failure.version,
+            table::one_line(&failure.reason)
+        ));
+    }
+    text
 }
 
 /// Of the engines in the node's process; nothing when there are none.

@@ -76,7 +76,8 @@ pub(super) struct DeleteArgs {
 #[derive(clap::Args)]
 pub(super) struct RollbackArgs {
     /// The version whose content comes back; 0 for no routes
-    version: u64,
+    #[arg(value_name = "VERSION")]
+    number: u64,
     #[command(flatten)]
     change: Change,
 }
@@ -127,7 +128,7 @@ pub(super) fn delete(args: &DeleteArgs) -> Result<ExitCode> {
 pub(super) fn roll_back(args: &RollbackArgs) -> Result<ExitCode> {
     let change = &args.change;
     let path = format!("/v1/routes/rollback{}", change.query());
-    let body = json!({ "version": args.version });
+    let body = json!({ "version": args.number });
     let written = change.send("POST", &path, change.expect, Some(&body))?;
     change.tell(&written)
 }

@@ -7,12 +7,12 @@ use crate::{table, time::moment};
 
 /// `sinew routes` alone.
 #[derive(clap::Args)]
-pub(super) struct Args {
+pub(super) struct ListArgs {
     #[command(flatten)]
     output: Output,
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &ListArgs) -> anyhow::Result<ExitCode> {
     let routes: Routes = args.output.target.get("/v1/routes")?;
     if args.output.json {
         table::print(&format!("{}\n", serde_json::to_string_pretty(&routes)?))?;

@@ -12,8 +12,8 @@ use crate::{client::Target, table, time::moment};
 #[derive(clap::Args)]
 pub(super) struct GetArgs {
     /// The version [default: the current one]
-    #[arg(long, value_name = "N")]
-    version: Option<u64>,
+    #[arg(long = "version", value_name = "N")]
+    number: Option<u64>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -40,7 +40,7 @@ pub(super) struct DiffArgs {
 }
 
 pub(super) fn get(args: &GetArgs) -> anyhow::Result<ExitCode> {
-    let found = version(&args.target, args.version)?;
+    let found = version(&args.target, args.number)?;
     let text = if args.json {
         format!("{}\n", serde_json::to_string_pretty(&found.document)?)
     } else {

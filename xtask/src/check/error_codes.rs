@@ -47,9 +47,30 @@ pub(crate) fn check() -> Result<Vec<String>> {
 /// The string literals in `text` that look like codes of an area that makes errors.
 fn codes_in(text: &str) -> impl Iterator<Item = String> {
     const AREAS: &[&str] = &[
-        "api", "backup", "bench", "blob", "bus", "cache", "config", "core", "demo", "engine",
-        "gateway", "kv", "launcher", "log", "node", "registry", "repair", "sdk", "shop", "sql",
-        "store", "token",
+        "api",
+        "backup",
+        "bench",
+        "blob",
+        "bus",
+        "cache",
+        "config",
+        "core",
+        "demo",
+        "documents",
+        "engine",
+        "gateway",
+        "kv",
+        "launcher",
+        "log",
+        "node",
+        "registry",
+        "repair",
+        "routes",
+        "sdk",
+        "shop",
+        "sql",
+        "store",
+        "token",
     ];
     // A flag stands beside the dotted name of its setting, which is no code.
     let code_lines = text

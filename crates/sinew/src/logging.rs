@@ -13,6 +13,9 @@ pub(crate) fn start(default: &str) {
         .unwrap_or_else(|| EnvFilter::new(default));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // It would say on standard error that nothing can be said there, and panic over it: a node must not
+        // end because its terminal or its log's reader did.
+        .log_internal_errors(false)
         .with_writer(stderr);
     // A second start, as in tests, leaves the first one's subscriber in place.
     let _ = if stderr().is_terminal() {

@@ -110,11 +110,12 @@ impl Applier {
     fn apply(&self, state: &mut State, document: Option<Arc<Document>>) {
         let version = number(document.as_ref());
         let before = number(state.served.as_ref());
-        let routing = match &document {
-            Some(document) => state.own.with(&document.content),
-            None => Ok(state.own.routing.clone()),
+        let set = |routing| self.gateway.set_routing(routing).map(|_| ());
+        let served = match &document {
+            Some(document) => state.own.hand_over(&document.content, set),
+            None => set(state.own.routing.clone()),
         };
-        if let Err(error) = routing.and_then(|routing| self.gateway.set_routing(routing)) {
+        if let Err(error) = served {
             state.failures += 1;
             state.failure = Some(failure(version, &error, &self.clock));
             state.unfit = document;
@@ -156,12 +157,11 @@ impl Applier {
     /// what is served.
     pub(super) fn set_own(&self, own: Own) -> Result<()> {
         let mut state = self.state.lock();
-        let content = state.served.as_ref().map(|document| &document.content);
-        let routing = match content {
-            Some(content) => own.with(content)?,
-            None => own.routing.clone(),
-        };
-        self.gateway.set_routing(routing)?;
+        let set = |routing| self.gateway.set_routing(routing).map(|_| ());
+        match &state.served {
+            Some(document) => own.hand_over(&document.content, set)?,
+            None => set(own.routing.clone())?,
+        }
         state.own = own;
         state.changed = self.clock.now();
         state.changes += 1;

@@ -97,7 +97,7 @@ impl Control {
         restores: Option<u64>,
         by: By,
     ) -> Result<model::RoutesWritten> {
-        self.applier.own().with_document(document)?;
+        self.applier.own().check(document)?;
         let change = Change {
             content: encode(document),
             author: by.author,
@@ -188,7 +188,7 @@ impl RoutesControl for Control {
     async fn check(&self, document: Value) -> Result<model::RoutesCheck> {
         edit::check_shape(&document)?;
         let current = self.current().await?;
-        let fault = self.applier.own().with_document(&document).err();
+        let fault = self.applier.own().check(&document).err();
         Ok(model::RoutesCheck {
             version: number(current.as_ref()),
             fits: fault.is_none(),

@@ -54,7 +54,7 @@ pub(super) fn summary(changes: &[RouteChange]) -> String {
     };
     let parts: Vec<_> = parts.into_iter().filter_map(part).collect();
     match parts.is_empty() {
-        true => "nothing but the order or the spelling".to_owned(),
+        true => "none".to_owned(),
         false => parts.join(", "),
     }
 }

@@ -20,22 +20,38 @@ pub(crate) struct Own {
 }
 
 impl Own {
-    /// What the gateway shall serve with these stored routes.
+    /// What the gateway shall serve with these stored routes, checked as a whole.
     ///
     /// InvalidArgument `routes.document_invalid`, `gateway.routes_invalid`, `routes.jwt_unconfigured`;
     /// AlreadyExists `routes.conflict_with_file`.
     pub(super) fn with(&self, content: &[u8]) -> Result<Routing> {
-        self.with_routing(serde_json::from_slice(content).map_err(|error| invalid(&error))?)
+        let mut whole = Routing::default();
+        self.hand_over(content, |routing| {
+            routing.check()?;
+            whole = routing;
+            Ok(())
+        })?;
+        Ok(whole)
+    }
+
+    /// As [`Own::with`], but `take`, which must check the whole itself, gets it: the table of many routes is not
+    /// built twice.
+    pub(super) fn hand_over(
+        &self,
+        content: &[u8],
+        take: impl FnOnce(Routing) -> Result<()>,
+    ) -> Result<()> {
+        let stored = serde_json::from_slice(content).map_err(|error| invalid(&error))?;
+        self.join(stored, take)
     }
 
     /// As [`Own::with`], before the document is stored.
-    pub(super) fn with_document(&self, document: &Value) -> Result<Routing> {
-        let routing = Routing::deserialize(document).map_err(|error| invalid(&error))?;
-        self.with_routing(routing)
+    pub(super) fn check(&self, document: &Value) -> Result<()> {
+        let stored = Routing::deserialize(document).map_err(|error| invalid(&error))?;
+        self.join(stored, |routing| routing.check())
     }
 
-    fn with_routing(&self, stored: Routing) -> Result<Routing> {
-        stored.check()?;
+    fn join(&self, stored: Routing, take: impl FnOnce(Routing) -> Result<()>) -> Result<()> {
         if !self.has_jwt
             && let Some(route) = stored.routes.iter().find(|r| r.auth.contains(&Auth::Jwt))
         {
@@ -50,13 +66,12 @@ impl Own {
             ));
         }
         if self.routing == Routing::default() {
-            return Ok(stored);
+            return take(stored);
         }
-        let whole = self.routing.clone().and(stored.clone());
-        match whole.check() {
-            Ok(()) => Ok(whole),
-            Err(error) => Err(self.conflict(&stored, &error)),
-        }
+        take(self.routing.clone().and(stored.clone())).map_err(|error| match stored.check() {
+            Ok(()) => self.conflict(&stored, &error),
+            Err(error) => error,
+        })
     }
 
     /// Both are good alone: says what of the stored does not go with the file's.

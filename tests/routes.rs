@@ -1,10 +1,18 @@
 //! Routes that are changed from the command line, and a node that is killed in between.
 
-use std::{net::SocketAddr, path::Path};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use nix::sys::signal::Signal;
+use serde_json::json;
 
-use crate::harness::{Ended, Program, free_address, http, http_until, sinew, until};
+use crate::harness::{Ended, Program, free_address, http, http_until, read, sinew, until};
 
 /// A node on a folder with a `sinew.toml`.
 struct Node {
@@ -172,4 +180,61 @@ async fn routes_are_changed_from_the_command_line_and_outlive_a_kill() {
         (node.status_of("/other").await, node.status_of("/a").await),
         (503, 503)
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_killed_while_routes_change_has_every_answered_change() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("sinew.toml"), "").unwrap();
+    let (gateway, control) = (free_address(), free_address());
+    let mut answered = 0;
+    for round in 0..3 {
+        let mut node = Node::start(folder.path(), gateway, control).await;
+        let token = read(folder.path().join("data/admin-token"));
+        let bearer = format!("Bearer {token}");
+        let list = async || {
+            let url = format!("http://{control}/v1/routes");
+            let answer = http("GET", &url, &[("authorization", &bearer)], None).await;
+            answer.unwrap().1
+        };
+        let routes = list().await;
+        let version = routes["version"].as_u64().unwrap();
+        // The one change that was under way at the kill may have happened or not.
+        assert!(
+            (answered..=answered + 1).contains(&version),
+            "{version}, {answered} answered"
+        );
+        assert_eq!(routes["stored_version"], version, "{routes:#}");
+        if version > 0 {
+            assert_eq!(routes["routes"][0]["path"], format!("/v{version}"));
+            assert_eq!(node.status_of(&format!("/v{version}")).await, 503);
+        }
+
+        let changes = Arc::new(AtomicU64::new(version));
+        let writer = tokio::spawn({
+            let (changes, bearer) = (changes.clone(), bearer.clone());
+            async move {
+                for number in version + 1.. {
+                    let url = format!("http://{control}/v1/routes");
+                    let route = json!({"path": format!("/v{number}"), "service": "a"});
+                    let body = json!({ "routes": [route] });
+                    match http("PUT", &url, &[("authorization", &bearer)], Some(body)).await {
+                        Some((200, answer)) => {
+                            assert_eq!(answer["version"], number);
+                            changes.store(number, Ordering::SeqCst);
+                        }
+                        Some(other) => panic!("{other:?}"),
+                        None => return,
+                    }
+                }
+            }
+        });
+        until("some changes", || {
+            changes.load(Ordering::SeqCst) >= version + 5 + round
+        })
+        .await;
+        node.program.kill_9().await;
+        writer.await.unwrap();
+        answered = changes.load(Ordering::SeqCst);
+    }
 }

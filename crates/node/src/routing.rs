@@ -2,10 +2,10 @@
 //! ones that all nodes over one store share.
 //!
 //! The stored ones are one document ([`sinew_coordination::documents`]), changed through the control
-//! API ([`control`]) and followed by every node ([`apply`]). Both together must be a whole that the
-//! gateway takes ([`own`]); a version that is none with this node's file, or that this binary does not
+//! API (`control`) and followed by every node (`apply`). Both together must be a whole that the
+//! gateway takes (`own`); a version that is none with this node's file, or that this binary does not
 //! understand, is not served, and the one that was before stays. A copy of the version that is served
-//! lies in the data folder ([`snapshot`]), for a start while the store is away.
+//! lies in the data folder (`snapshot`), for a start while the store is away.
 
 mod apply;
 mod control;

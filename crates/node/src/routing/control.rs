@@ -21,7 +21,7 @@ use crate::view;
 /// How often a change of one route is made anew because somebody else changed the routes.
 const ATTEMPTS: usize = 20;
 /// How long a change waits to be served by this node.
-const SERVED_WITHIN: Duration = Duration::from_secs(2);
+const SERVED_WITHIN: Duration = Duration::from_secs(5);
 
 /// The routes of this node. Cheap to clone; it stops when told so, or when the last clone is dropped.
 #[derive(Clone)]
@@ -87,6 +87,15 @@ impl Control {
 
     async fn current(&self) -> Result<Option<Document>> {
         self.documents.current(&document_name()).await
+    }
+
+    /// The newest document to compare with; none when it is damaged, which must not keep it from being
+    /// replaced.
+    async fn comparable(&self) -> Result<Option<Document>> {
+        match self.current().await {
+            Err(error) if error.kind() == Kind::DataLoss => Ok(None),
+            other => other,
+        }
     }
 
     /// Stores a document that this node could serve, and waits until it does.
@@ -201,7 +210,7 @@ impl RoutesControl for Control {
     async fn replace(&self, document: Value, by: By) -> Result<model::RoutesWritten> {
         edit::check_shape(&document)?;
         // What it is compared with is for people; the condition on the version is checked by the write.
-        let current = self.current().await?;
+        let current = self.comparable().await?;
         self.store(current.as_ref(), &document, None, by).await
     }
 
@@ -219,7 +228,7 @@ impl RoutesControl for Control {
 
     async fn roll_back(&self, version: u64, by: By) -> Result<model::RoutesWritten> {
         let old = self.document(version).await?;
-        let current = self.current().await?;
+        let current = self.comparable().await?;
         let content = parsed(old.as_ref());
         self.store(current.as_ref(), &content, Some(version), by)
             .await

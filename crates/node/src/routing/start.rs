@@ -4,14 +4,14 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use sinew_api::rest::model::RoutesFailure;
 use sinew_coordination::documents::{Document, Documents};
-use sinew_core::{Clock, Error, Result};
+use sinew_core::{Clock, Error, Kind, Result};
 use sinew_gateway::Routing;
 use tokio::time::timeout;
 
 use super::{Own, document_name, snapshot::Snapshot};
 
 /// How long the start waits for the store: the gateway is not to be down for as long as the store is.
-const WITHIN: Duration = Duration::from_secs(3);
+const WITHIN: Duration = Duration::from_secs(5);
 /// How long it looks for an earlier version that fits.
 const SEARCH_WITHIN: Duration = Duration::from_secs(10);
 
@@ -41,6 +41,9 @@ pub(crate) async fn begin(documents: &Documents, own: &Own, data: &Path, clock: 
     match timeout(WITHIN, documents.current(&document_name())).await {
         Ok(Ok(None)) => begun.stored = Some(0),
         Ok(Ok(Some(document))) => begun.with_stored(documents, own, document, clock).await,
+        Ok(Err(error)) if error.kind() == Kind::DataLoss => {
+            begun.with_damaged(documents, own, &error, clock).await;
+        }
         Ok(Err(error)) => begun.without_store(own, error.detail()),
         Err(_) => begun.without_store(own, "it did not answer in time"),
     }
@@ -57,10 +60,35 @@ impl Begun {
     ) {
         let newest = document.version.version;
         self.stored = Some(newest);
-        let Err(error) = self.serve(own, document) else {
-            return;
-        };
-        self.failure = Some(failure(newest, &error, clock));
+        if let Err(error) = self.serve(own, document) {
+            self.go_back(documents, own, newest, &error, clock).await;
+        }
+    }
+
+    async fn with_damaged(
+        &mut self,
+        documents: &Documents,
+        own: &Own,
+        error: &Error,
+        clock: &Clock,
+    ) {
+        let versions = timeout(WITHIN, documents.versions(&document_name())).await;
+        let versions = versions.ok().and_then(Result::ok).unwrap_or_default();
+        let newest = versions.first().map_or(1, |version| version.version);
+        self.stored = Some(newest);
+        self.go_back(documents, own, newest, error, clock).await;
+    }
+
+    /// Takes the last version that can be served, since `newest` cannot.
+    async fn go_back(
+        &mut self,
+        documents: &Documents,
+        own: &Own,
+        newest: u64,
+        error: &Error,
+        clock: &Clock,
+    ) {
+        self.failure = Some(failure(newest, error, clock));
         let search = self.search(documents, own, newest);
         if timeout(SEARCH_WITHIN, search).await.is_err() {
             tracing::error!("the history of the stored routes cannot be read in time");

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use sinew_core::Clock;
 use sinew_engine::{
     faulty::{Faults, Faulty},
-    kv::{Kv, MemoryKv},
+    kv::{Kv, MemoryKv, Span, Write},
 };
 use sinew_node::{Config, Node};
 
@@ -486,8 +486,10 @@ async fn changes_under_load_drop_no_request() {
         })
     });
     let clients: Vec<_> = clients.collect();
-    for extra in 1..=50 {
-        let changed = running.put(None, with_extra(extra)).await;
+    let mut changes = 0;
+    while changes < 50 || answered.load(Ordering::Relaxed) < 200 {
+        changes += 1;
+        let changed = running.put(None, with_extra(changes)).await;
         assert_eq!(changed.json()["is_served"], true, "{changed:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -495,8 +497,7 @@ async fn changes_under_load_drop_no_request() {
     for client in clients {
         client.await.unwrap();
     }
-    assert!(answered.load(Ordering::Relaxed) > 50);
-    assert_eq!(running.get("/v1/routes").await["version"], 51);
+    assert_eq!(running.get("/v1/routes").await["version"], changes + 1);
     running.stop().await;
 }
 
@@ -615,5 +616,46 @@ async fn a_start_without_the_store_serves_the_copy_and_goes_on_when_the_store_co
         (404, 404)
     );
     assert_eq!(running.get("/v1/routes").await["version"], 0);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn damage_in_the_store_leaves_the_last_whole_version_and_can_be_replaced() {
+    let kv = MemoryKv::new(Clock::system());
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::over(config(dir.path()), &kv).await;
+    running.put(None, json!({"routes": [one("a", "/a")]})).await;
+    running.put(None, json!({"routes": [one("b", "/b")]})).await;
+    running.stop().await;
+    let parts = kv
+        .range(Span::prefix("documents/part/"), 10, None)
+        .await
+        .unwrap();
+    let key = parts.entries.last().unwrap().key.clone();
+    let _ = kv
+        .commit(Vec::new(), vec![Write::Delete { key }])
+        .await
+        .unwrap();
+
+    let running = Running::over(config(dir.path()), &kv).await;
+    assert_eq!(
+        (running.status_of("/a").await, running.status_of("/b").await),
+        (503, 404)
+    );
+    let routes = running.get("/v1/routes").await;
+    assert_eq!(
+        (&routes["version"], &routes["stored_version"]),
+        (&1.into(), &2.into())
+    );
+    assert_eq!(routes["failure"]["code"], "documents.damaged");
+    let put = running
+        .put(Some(2), json!({"routes": [one("c", "/c")]}))
+        .await;
+    assert_eq!(
+        (put.status, &put.json()["is_served"]),
+        (200, &true.into()),
+        "{put:?}"
+    );
+    assert_eq!(running.status_of("/c").await, 503);
     running.stop().await;
 }

@@ -23,6 +23,8 @@ use layers::{Layers, Step};
 /// Bounds of `[node] memory`.
 const LEAST_MEMORY: u64 = 32 << 20;
 const MOST_MEMORY: u64 = 1 << 40;
+/// The least of `[documents] history`; the most is that of the memory.
+const LEAST_HISTORY: u64 = 1 << 20;
 
 /// Everything that a node needs to know to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -207,14 +209,13 @@ impl Config {
         )?;
         let versions = self.documents.versions as u128;
         within(["documents", "versions"], versions, 2, 10_000, "")?;
-        let history = self.documents.history_bytes as u128;
-        within(
-            ["documents", "history"],
-            history,
-            1 << 20,
-            1 << 40,
-            " bytes",
-        )?;
+        let history = self.documents.history_bytes as u64;
+        if !(LEAST_HISTORY..=MOST_MEMORY).contains(&history) {
+            return Err(invalid(format!(
+                "{}documents.history is {history} bytes; use 1MiB to 1024GiB",
+                layers.locate(&["documents".into(), "history".into()]),
+            )));
+        }
         if let Some(jwt) = &self.jwt {
             let refresh = jwt.refresh.as_millis();
             if !(1_000..=3_600_000).contains(&refresh) {

@@ -48,10 +48,7 @@ async fn read_and_watch(
     backoff: &mut Backoff,
 ) -> Error {
     match read(inner, name, sender).await {
-        Ok(from) => {
-            backoff.reset();
-            watch(inner, name, from, sender).await
-        }
+        Ok(from) => watch(inner, name, from, sender, backoff).await,
         Err(error) => error,
     }
 }
@@ -70,6 +67,7 @@ async fn watch(
     name: &Name,
     from: Revision,
     sender: &watch::Sender<Followed>,
+    backoff: &mut Backoff,
 ) -> Error {
     let span = Span::key(keys::current(name));
     let mut watch = match inner.within("watch", inner.kv.watch(span, from)).await {
@@ -81,6 +79,8 @@ async fn watch(
             Ok(batch) => batch,
             Err(error) => return error,
         };
+        // Not before: a store that takes watches and breaks them at once is to be left in peace.
+        backoff.reset();
         let shown = match batch.events.pop() {
             Some(Event::Put(entry)) => show(inner, name, Some(&entry.value), sender).await,
             Some(Event::Delete(_)) => show(inner, name, None, sender).await,

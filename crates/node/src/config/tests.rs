@@ -83,6 +83,7 @@ fn a_full_file_is_understood() {
     let file = format!(
         "{JWT}revoked = \"service://users/.well-known/revoked.json\"\nrefresh = \"2s\"\n\
          [registry]\ndefault_ttl = \"5s\"\ninstances = 10\ninstances_per_service = 5\n\
+         [documents]\nversions = 7\nhistory = \"2MiB\"\n\
          [engines]\nkv = \"embedded:./kv\"\n\
          [[routes]]\npath = \"/api/orders/**\"\nservice = \"orders\"\nauth = [\"jwt\"]\n\
          [[routes]]\npath = \"/api/products/**\"\nservice = \"products\"\n"
@@ -98,6 +99,8 @@ fn a_full_file_is_understood() {
     assert_eq!(config.registry.instances_per_service, 5);
     assert_eq!(config.gateway.routing.routes.len(), 2);
     assert_eq!(config.kv, "embedded:./kv");
+    let documents = config.documents;
+    assert_eq!((documents.versions, documents.history_bytes), (7, 2 << 20));
 }
 
 #[test]
@@ -180,6 +183,14 @@ fn errors_say_where_and_what_is_allowed() {
         (
             "[registry]\ninstances = 10",
             "sinew.toml:1:1: registry.instances_per_service is 1000; use 1 to 10",
+        ),
+        (
+            "[documents]\nversions = 1",
+            "sinew.toml:2:12: documents.versions is 1; use 2 to 10000",
+        ),
+        (
+            "[documents]\nhistory = \"1KiB\"",
+            "sinew.toml:2:11: documents.history is 1024 bytes; use 1MiB to 1024GiB",
         ),
         (
             &jwt,

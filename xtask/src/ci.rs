@@ -36,6 +36,9 @@ pub(crate) fn run() -> Result<()> {
         &[("RUSTDOCFLAGS", "-D warnings")],
     )?;
     engines::conformance::run(true)?;
+    // Nodes that share a real engine.
+    let nodes = ["-p", "sinew-node", "--features", "etcd,postgres"];
+    step("cargo", &[&["test"][..], &nodes].concat(), &[])?;
     demo(&[], "embedded:")?;
     for (name, server) in [
         ("postgres", engines::start("postgres")?),

@@ -251,7 +251,10 @@ async fn what_cannot_be_shared_is_refused() {
     exposed.control = SocketAddr::from(([0, 0, 0, 0], 0));
     assert_eq!(refusal(exposed).await.code(), "config.control_exposed");
     let mut foreign = config(other.path());
-    foreign.kv = "etcd://localhost".into();
+    foreign.kv = match cfg!(feature = "etcd") {
+        true => "zookeeper://localhost".into(),
+        false => "etcd://localhost".into(),
+    };
     assert_eq!(refusal(foreign).await.code(), "config.engine_unsupported");
 
     // None of them holds anything back.

@@ -29,8 +29,9 @@ impl Routing {
     #[must_use]
     pub fn and(mut self, others: Self) -> Self {
         // Taken apart by name, so that whatever joins them later cannot be left out here.
-        let Self { routes } = others;
+        let Self { routes, upstreams } = others;
         self.routes.extend(routes);
+        self.upstreams.extend(upstreams);
         self
     }
 }

@@ -3,7 +3,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 use sinew_core::units;
 
-use crate::routing::Routing;
+use crate::{
+    routing::Routing,
+    tls::{self, Misfit, TlsConfig, UpstreamTlsConfig},
+};
 
 /// How the gateway listens and what it allows: the `[gateway]` table of `sinew.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +20,11 @@ pub struct GatewayConfig {
     pub limits: Limits,
     /// Where one JSON line per request goes.
     pub access_log: AccessLog,
+    /// How clients reach it over TLS, if they do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsConfig>,
+    /// Which services' instances are connected to over TLS.
+    pub upstream_tls: Vec<UpstreamTlsConfig>,
     /// The routes to begin with. In `sinew.toml` they stand outside this table, as `[[routes]]`.
     #[serde(skip)]
     pub routing: Routing,
@@ -29,8 +37,17 @@ impl Default for GatewayConfig {
             threads: None,
             limits: Limits::default(),
             access_log: AccessLog::Off,
+            tls: None,
+            upstream_tls: Vec::new(),
             routing: Routing::default(),
         }
+    }
+}
+
+impl GatewayConfig {
+    /// The first fault in what it says of TLS, in the files too, or nothing.
+    pub fn check_tls(&self) -> Result<(), Misfit> {
+        tls::check(self)
     }
 }
 

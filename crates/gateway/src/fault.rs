@@ -15,11 +15,13 @@ pub(crate) struct Fault {
     detail: Cow<'static, str>,
     retry_after: Option<Duration>,
     /// The value of `WWW-Authenticate`.
-    challenge: Option<String>,
+    challenge: Option<Box<str>>,
     /// The value of `Allow`.
     allow: Option<&'static str>,
     /// What the client gets instead of the problem.
     fallback: Option<Box<Fallback>>,
+    /// The value of `Location`.
+    location: Option<Box<str>>,
     /// The request cannot be trusted to end where it seems to.
     pub(crate) close: bool,
 }
@@ -32,7 +34,7 @@ impl Fault {
         detail: impl Into<Cow<'static, str>>,
     ) -> Self {
         let detail = detail.into();
-        let (retry_after, challenge, allow) = (None, None, None);
+        let (retry_after, challenge, allow, location) = (None, None, None, None);
         Self {
             status,
             code,
@@ -42,6 +44,7 @@ impl Fault {
             challenge,
             allow,
             fallback: None,
+            location,
             close: false,
         }
     }
@@ -144,9 +147,36 @@ impl Fault {
             detail,
         );
         Self {
-            challenge: Some(challenge),
+            challenge: Some(challenge.into()),
             ..fault
         }
+    }
+
+    /// The same URL over TLS is where it should have gone.
+    pub(crate) fn tls_required(host: &str, port: u16, path: &str, query: &str) -> Self {
+        let (detail, code) = (
+            "only requests over TLS are answered",
+            "gateway.tls_required",
+        );
+        let kind = Kind::FailedPrecondition;
+        if host.is_empty() {
+            return Self::new(403, kind, code, detail);
+        }
+        let location = if port == 443 {
+            format!("https://{host}{path}{query}")
+        } else {
+            format!("https://{host}:{port}{path}{query}")
+        };
+        Self {
+            location: Some(location.into()),
+            ..Self::new(308, kind, code, detail)
+        }
+    }
+
+    pub(crate) fn client_certificate_required() -> Self {
+        let detail = "the connection needs a client certificate that is trusted here";
+        let code = "gateway.client_certificate_required";
+        Self::new(403, Kind::PermissionDenied, code, detail)
     }
 
     fn unavailable(status: u16, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
@@ -301,6 +331,11 @@ impl Fault {
             to.extend_from_slice(allow.as_bytes());
             to.extend_from_slice(b"\r\n");
         }
+        if let Some(location) = &self.location {
+            to.extend_from_slice(b"location: ");
+            to.extend_from_slice(location.as_bytes());
+            to.extend_from_slice(b"\r\n");
+        }
         common(to);
         to.extend_from_slice(if close {
             b"connection: close\r\n\r\n"
@@ -319,8 +354,10 @@ impl Fault {
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        308 => "Permanent Redirect",
         400 => "Bad Request",
         401 => "Unauthorized",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",

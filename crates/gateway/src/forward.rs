@@ -234,10 +234,9 @@ fn answered_badly(
 async fn connect(worker: &Worker, exchange: &Exchange<'_>, lease: &Lease) -> Result<Stream, Fault> {
     let limit = exchange.connect_timeout();
     let due = (exchange.now() + millis(limit)).min(exchange.total_due());
-    let connect = Stream::connect(lease.instance.address);
     let (service, now) = (exchange.service_name(), || exchange.now());
     let random = || worker.random.next();
-    match exchange.timer().before(due, connect).await {
+    match exchange.timer().before(due, lease.connect()).await {
         Ok(Ok(stream)) => {
             lease.connected(now());
             Ok(stream)

@@ -23,9 +23,10 @@ use crate::{
     keys::Keys,
     metrics::{Metrics, PerThread, RouteCounters, ServiceCounters, Stats},
     policy::{self, Upstream},
-    route::Route,
+    route::{Auth, Route},
     router::Router,
     routing::Routing,
+    tls::{self, Tls},
     upstream::Bulkhead,
     worker,
 };
@@ -35,6 +36,8 @@ pub struct Gateway {
     address: SocketAddr,
     shared: Arc<Shared>,
     phase: watch::Sender<Phase>,
+    tls_address: Option<SocketAddr>,
+    _watcher: Option<tls::Watcher>,
     workers: Mutex<Vec<JoinHandle<()>>>,
     /// One change of the routes at a time.
     changing: Mutex<()>,
@@ -46,6 +49,11 @@ pub(crate) struct Shared {
     pub(crate) discovery: Arc<dyn Discovery>,
     pub(crate) keys: Option<Arc<dyn Keys>>,
     pub(crate) metrics: Metrics,
+    pub(crate) tls: Arc<Tls>,
+    /// The port that clients see over TLS.
+    pub(crate) tls_port: u16,
+    /// Requests without TLS are sent there.
+    pub(crate) redirects: bool,
     pub(crate) snapshot: ArcSwap<Snapshot>,
     /// The snapshot's, so that a thread sees at the price of one load that it has the current one.
     pub(crate) version: AtomicU64,
@@ -168,14 +176,39 @@ impl Gateway {
         let metrics = Metrics::new(threads);
         policy::check(&config.routing.upstreams)?;
         let router = Router::build(config.routing.routes.clone())?;
+        check_proofs(&config, &config.routing.routes)?;
         let snapshot = Snapshot::new(1, router, &config.routing.upstreams, None, &metrics);
+        let (tls, watched) = tls::open(&config).map_err(|misfit| {
+            Error::new(
+                Kind::InvalidArgument,
+                "gateway.config_invalid",
+                misfit.to_string(),
+            )
+        })?;
+        let tls = Arc::new(tls);
         let (address, listeners) = listen(config.address, threads)?;
+        let over_tls = match &config.tls {
+            Some(config) => Some(listen(config.address, threads)?),
+            None => None,
+        };
+        let (tls_address, tls_listeners) = over_tls.unzip();
+        let public_port = config.tls.as_ref().and_then(|tls| tls.public_port);
+        let tls_port = public_port.or(tls_address.map(|address| address.port()));
+        let tls_port = tls_port.unwrap_or_default();
+        let redirects = config.tls.as_ref().is_some_and(|tls| tls.redirect);
+        let mut tls_listeners = tls_listeners.unwrap_or_default().into_iter();
+        let watcher = watched
+            .watch(tls.clone())
+            .map_err(|error| listen_failed(address, error))?;
         let log = access_log::start(&config.access_log)?;
         let shared = Arc::new(Shared {
             config,
             discovery,
             keys,
             metrics,
+            tls,
+            tls_port,
+            redirects,
             snapshot: ArcSwap::from_pointee(snapshot),
             version: AtomicU64::new(1),
             log,
@@ -185,16 +218,18 @@ impl Gateway {
             address,
             shared,
             phase,
+            tls_address,
+            _watcher: watcher,
             workers: Mutex::default(),
             changing: Mutex::default(),
         };
         for (index, listener) in listeners.into_iter().enumerate() {
-            gateway.spawn(index, listener)?;
+            gateway.spawn(index, [Some(listener), tls_listeners.next()])?;
         }
         Ok(gateway)
     }
 
-    fn spawn(&self, index: usize, listener: TcpListener) -> Result<()> {
+    fn spawn(&self, index: usize, listeners: [Option<TcpListener>; 2]) -> Result<()> {
         let failed = |error: io::Error| listen_failed(self.address, error);
         let (shared, phase) = (self.shared.clone(), self.phase.subscribe());
         let run = move || -> io::Result<()> {
@@ -204,8 +239,9 @@ impl Gateway {
                 .enable_time()
                 .build_local(tokio::runtime::LocalOptions::default())?;
             runtime.block_on(async move {
-                let listener = tokio::net::TcpListener::from_std(listener)?;
-                worker::run(shared, index, listener, phase).await;
+                let [plain, tls] = listeners
+                    .map(|listener| listener.map(tokio::net::TcpListener::from_std).transpose());
+                worker::run(shared, index, [plain?, tls?], phase).await;
                 Ok(())
             })
         };
@@ -226,11 +262,17 @@ impl Gateway {
         self.address
     }
 
+    /// Where it listens for TLS, if it does.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls_address
+    }
+
     /// Replaces the routes; requests that come in from now on see the new ones, connections and
     /// pools stay. `gateway.routes_invalid` and `gateway.upstreams_invalid` (InvalidArgument) leave
     /// everything as it was. Returns the version of the new routes.
     pub fn set_routing(&self, routing: Routing) -> Result<u64> {
         policy::check(&routing.upstreams)?;
+        check_proofs(&self.shared.config, &routing.routes)?;
         let router = Router::build(routing.routes)?;
         let _one_at_a_time = self.changing.lock();
         let previous = self.shared.snapshot.load_full();
@@ -256,7 +298,9 @@ impl Gateway {
 
     /// All metrics in the Prometheus text format.
     pub fn metrics_text(&self) -> String {
-        self.shared.metrics.text()
+        let mut text = self.shared.metrics.text();
+        self.shared.tls.text(&mut text);
+        text
     }
 
     /// Figures of this moment.
@@ -329,6 +373,24 @@ fn thread_count(config: &GatewayConfig) -> Result<usize> {
     }
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     Ok(config.threads.unwrap_or_else(cores))
+}
+
+/// A route cannot ask for what no client could have.
+fn check_proofs(config: &GatewayConfig, routes: &[Route]) -> Result<()> {
+    let client_ca = config.tls.as_ref().and_then(|tls| tls.client_ca.as_ref());
+    let asks = |route: &&Route| route.auth.contains(&Auth::ClientCertificate);
+    match routes.iter().find(asks) {
+        Some(route) if client_ca.is_none() => Err(Error::new(
+            Kind::InvalidArgument,
+            "gateway.routes_invalid",
+            format!(
+                "route {} asks for auth = [\"client_certificate\"], and there is no \
+                 [gateway.tls] client_ca that says whose certificates",
+                route.label()
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// One listener per thread on one port; the kernel spreads connections over them (SO_REUSEPORT).

@@ -99,8 +99,8 @@ async fn ask(
         Some(stream) => stream,
         None => {
             let timer = worker.ticker.timer();
-            let connect = Stream::connect(lease.instance.address);
-            let connected = timer.before(timer.now() + millis(limit), connect).await;
+            let due = timer.now() + millis(limit);
+            let connected = timer.before(due, lease.connect()).await;
             match connected {
                 Ok(Ok(stream)) => {
                     lease.connected(timer.now());

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! worker      accepts; one task per client connection
+//! edge        what comes before the first request: the TLS handshake
 //! server      reads the head (h1), answers, keeps the connection or ends it
 //! prepare     framing → canonical host and path → route → proof → the head for the instance
 //! forward     picks an instance (upstream), connects, tries another one where that is safe
@@ -13,13 +14,14 @@
 //! record      metrics and the access log
 //! ```
 //!
-//! HTTP/2 and TLS have their place at `server`: everything behind it works on a request's head and
-//! two byte streams. `node` plugs in who knows the instances ([`Discovery`]) and the keys ([`Keys`]).
+//! TLS ends in `stream`: everything behind it works on streams of bytes, whatever carries them. HTTP/2
+//! has its place at `server`, behind which there are requests' heads and two streams. `node` plugs in who knows the instances ([`Discovery`]) and the keys ([`Keys`]).
 
 mod access_log;
 mod auth;
 mod config;
 mod discovery;
+mod edge;
 mod exchange;
 mod fault;
 mod forward;
@@ -41,6 +43,7 @@ mod scratch;
 mod server;
 mod stream;
 mod timer;
+mod tls;
 mod trace;
 mod tries;
 mod tunnel;
@@ -58,3 +61,7 @@ pub use policy::{
 pub use route::{Auth, PathPattern, Route};
 pub use router::Router;
 pub use routing::Routing;
+pub use tls::{
+    CertificateFiles, ClientCertificate, Misfit, Place, TlsConfig, TlsVersion, UnknownName,
+    UpstreamTlsConfig,
+};

@@ -84,6 +84,14 @@ pub(crate) fn prepare(
         host.extend(authority.host.chars().map(|c| c.to_ascii_lowercase()));
     }
     canonical_target(destination.path_and_query, path, query)?;
+    if worker.shared.redirects && client.stream.tls().is_none() {
+        return Err(Fault::tls_required(
+            host,
+            worker.shared.tls_port,
+            path,
+            query,
+        ));
+    }
 
     let table = worker.table();
     let route = table
@@ -117,6 +125,8 @@ pub(crate) fn prepare(
     let mut identity = None;
     for proof in &plan.route().auth {
         match proof {
+            Auth::ClientCertificate if client.certified => {}
+            Auth::ClientCertificate => return Err(Fault::client_certificate_required()),
             Auth::Jwt => identity = Some(worker.auth.check(head, worker.clock.now())?),
         }
     }

@@ -77,6 +77,8 @@ pub struct Route {
 pub enum Auth {
     /// A bearer token that the known keys verify.
     Jwt,
+    /// A certificate of the client's, of an authority in `[gateway.tls] client_ca`.
+    ClientCertificate,
 }
 
 /// Which paths a route takes. Always in canonical form.

@@ -26,8 +26,11 @@ pub(crate) struct Client {
     pub(crate) stream: Stream,
     pub(crate) peer: SocketAddr,
     pub(crate) timer: Timer,
-    /// The forwarding header lines that are the same for all requests of this client.
+    /// The header lines that are the same for all requests of this client: who it is, if it has shown
+    /// that, and where it came from.
     pub(crate) forwarding: String,
+    /// It has shown a certificate that is good.
+    pub(crate) certified: bool,
 }
 
 /// What becomes of a connection after a request.
@@ -58,20 +61,29 @@ const LINGER_BETWEEN: Millis = 5_000;
 const LINGER_DRAINING: Millis = 1_000;
 
 impl Client {
-    fn new(stream: Stream, peer: SocketAddr, timer: Timer) -> Self {
+    fn new(worker: &Worker, stream: Stream, peer: SocketAddr) -> Self {
         let ip = peer.ip().to_canonical();
         let node = if ip.is_ipv6() {
             format!("\"[{ip}]\"")
         } else {
             ip.to_string()
         };
-        let forwarding = format!(
-            "x-forwarded-for: {ip}\r\nx-forwarded-proto: http\r\nforwarded: for={node};proto=http"
-        );
+        let forwarding = match stream.tls() {
+            None => format!(
+                "x-forwarded-for: {ip}\r\nx-forwarded-proto: http\r\nforwarded: for={node};proto=http"
+            ),
+            Some(tls) => format!(
+                "{}x-forwarded-for: {ip}\r\nx-forwarded-proto: https\r\nx-forwarded-port: {}\r\n\
+                 forwarded: for={node};proto=https",
+                tls.identity().unwrap_or_default(),
+                worker.shared.tls_port,
+            ),
+        };
         Self {
+            certified: stream.tls().is_some_and(|tls| tls.identity().is_some()),
+            timer: worker.ticker.timer(),
             stream,
             peer,
-            timer,
             forwarding,
         }
     }
@@ -79,17 +91,19 @@ impl Client {
 
 /// Answers requests until the connection ends.
 pub(crate) async fn serve(worker: &Rc<Worker>, stream: Stream, peer: SocketAddr) {
-    let mut client = Client::new(stream, peer, worker.ticker.timer());
+    let mut client = Client::new(worker, stream, peer);
     while wait(worker, &mut client).await {
         let mut scratch = worker.scratch();
         let after = answer_all(worker, &mut client, &mut scratch).await;
         worker.give_back(scratch);
         match after {
             After::KeepAlive => {}
-            After::Close => break,
+            // Nothing tells the client that this was meant: half a response must not seem whole.
+            After::Close => return,
             After::Linger => return linger(worker, client).await,
         }
     }
+    client.stream.end();
 }
 
 /// Waits for the first byte of a request. `false` when the connection should end instead.
@@ -199,7 +213,11 @@ async fn answer(
             match forward::forward(worker, client, scratch, &mut plan, &mut record).await {
                 Outcome::Answered { keep_alive: true } => After::KeepAlive,
                 Outcome::Answered { keep_alive: false }
-                    if plan.request_left() || plan.upgrade || !scratch.input.is_empty() =>
+                    if plan.request_left()
+                        || plan.upgrade
+                        || !scratch.input.is_empty()
+                        // The end that TLS knows must get there before the socket's.
+                        || client.stream.tls().is_some() =>
                 {
                     After::Linger
                 }
@@ -276,11 +294,12 @@ async fn reply(
 /// read and dropped.
 async fn linger(worker: &Worker, mut client: Client) {
     let begun = client.timer.now();
-    if client.stream.shutdown().await.is_err() {
+    let Client { stream, timer, .. } = &mut client;
+    let shut = timer.before(begun + LINGER_BETWEEN, stream.shutdown());
+    if !matches!(shut.await, Ok(Ok(()))) {
         return;
     }
     let mut scratch = worker.scratch();
-    let Client { stream, timer, .. } = &mut client;
     let mut heard = begun;
     std::future::poll_fn(|cx| {
         loop {

@@ -20,6 +20,7 @@ use crate::{
     policy::Upstream,
     random::Random,
     timer::{Millis, millis},
+    tls::UpstreamTls,
 };
 
 mod admission;
@@ -49,6 +50,8 @@ pub(crate) struct Service {
     /// It is not the default.
     has_policy: Cell<bool>,
     endpoints: RefCell<watch::Receiver<Arc<[Endpoint]>>>,
+    /// How its instances are connected to, if not plainly.
+    tls: Option<Arc<UpstreamTls>>,
     up: RefCell<Vec<Rc<Instance>>>,
     /// Those of them that get requests like any other.
     serving: RefCell<Vec<Rc<Instance>>>,
@@ -78,6 +81,7 @@ impl Service {
         thread: usize,
         counters: Arc<PerThread<ServiceCounters>>,
         mut endpoints: watch::Receiver<Arc<[Endpoint]>>,
+        tls: Option<Arc<UpstreamTls>>,
     ) -> Self {
         endpoints.mark_changed();
         Self {
@@ -87,6 +91,7 @@ impl Service {
             thread,
             counters,
             endpoints: RefCell::new(endpoints),
+            tls,
             up: RefCell::default(),
             serving: RefCell::default(),
             out: RefCell::default(),

@@ -19,6 +19,7 @@ use tokio::{
 use crate::{
     access_log,
     auth::Authenticator,
+    edge,
     fault::Fault,
     gateway::{Phase, Shared, Snapshot},
     metrics::ThreadCounters,
@@ -48,6 +49,8 @@ pub(crate) struct Worker {
     spare: RefCell<Vec<Box<Scratch>>>,
     draining: Cell<bool>,
     stopping: Cell<bool>,
+    /// TLS handshakes going on.
+    pub(crate) handshakes: Cell<usize>,
     date: RefCell<String>,
     date_second: Cell<u64>,
 }
@@ -81,6 +84,7 @@ impl Worker {
             spare: RefCell::default(),
             draining: Cell::new(false),
             stopping: Cell::new(false),
+            handshakes: Cell::new(0),
             date: RefCell::default(),
             date_second: Cell::new(0),
             shared,
@@ -116,6 +120,7 @@ impl Worker {
                         self.index,
                         entry.counters.clone(),
                         self.shared.discovery.watch(&entry.name),
+                        self.shared.tls.upstream(&entry.name),
                     ))
                 };
                 let service = known.entry(entry.name.clone()).or_insert_with(make).clone();
@@ -184,13 +189,22 @@ impl Worker {
         }
     }
 
-    fn accept(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+    /// Whether another handshake may begin. The connections wait in the system meanwhile.
+    fn takes_handshakes(&self) -> bool {
+        let tls = self.shared.tls.server.as_ref();
+        tls.is_some_and(|tls| self.handshakes.get() < tls.config.handshakes)
+    }
+
+    fn accept(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, tls: bool) {
         let counters = self.counters();
         if counters.connections.get() == 0 {
             self.tick();
         }
         if counters.connections.get() >= self.shared.config.limits.connections as u64 {
             counters.refused.add(1);
+            if tls {
+                return;
+            }
             let mut reply = Vec::new();
             Fault::too_many_connections().render(false, true, &mut reply, |to| self.push_date(to));
             // Best effort: a new connection's send buffer is empty, so this never waits.
@@ -201,9 +215,13 @@ impl Worker {
         // Only an optimisation; without it the kernel may hold small packets back.
         let _ = stream.set_nodelay(true);
         let open = OpenConnection::new(self.clone());
-        tokio::task::spawn_local(async move {
-            server::serve(&open.0, Stream::Plain(stream), peer).await;
-        });
+        if tls {
+            tokio::task::spawn_local(async move { edge::enter(&open.0, stream, peer).await });
+        } else {
+            tokio::task::spawn_local(async move {
+                server::serve(&open.0, Stream::Plain(stream), peer).await;
+            });
+        }
     }
 }
 
@@ -227,11 +245,11 @@ impl Drop for OpenConnection {
 pub(crate) async fn run(
     shared: Arc<Shared>,
     index: usize,
-    listener: TcpListener,
+    listeners: [Option<TcpListener>; 2],
     mut phase: watch::Receiver<Phase>,
 ) {
     let worker = Rc::new(Worker::new(shared, index));
-    let mut listener = Some(listener);
+    let [mut plain, mut tls] = listeners;
     // With no connection there is nothing to time but the pools.
     let pause = |worker: &Worker| {
         if worker.counters().connections.get() > 0 {
@@ -243,55 +261,63 @@ pub(crate) async fn run(
     let tick = tokio::time::sleep(TICK);
     tokio::pin!(tick);
     loop {
-        let accept = async {
-            match &listener {
-                Some(listener) => listener.accept().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            accepted = accept => match accepted {
-                Ok((stream, peer)) => {
-                    let first = worker.counters().connections.get() == 0;
-                    worker.accept(stream, peer);
-                    if first {
-                        tick.as_mut().reset(tokio::time::Instant::now() + TICK);
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the gateway cannot accept a connection");
-                    // Out of file descriptors, most likely: some will be given back.
-                    tokio::time::sleep(TICK).await;
-                }
-            },
+        let (accepted, over_tls) = tokio::select! {
+            accepted = accept(plain.as_ref()) => (accepted, false),
+            // Looked at again with the next tick, if nothing else happens.
+            accepted = accept(tls.as_ref()), if worker.takes_handshakes() => (accepted, true),
             () = &mut tick => {
                 worker.tick();
                 tick.as_mut().reset(tokio::time::Instant::now() + pause(&worker));
+                continue;
             }
             changed = phase.changed() => {
                 let now = if changed.is_ok() { *phase.borrow_and_update() } else { Phase::Stopped };
                 match now {
                     Phase::Serving => {}
                     Phase::Draining => {
-                        if let Some(listener) = listener.take() {
-                            accept_waiting(&worker, &listener).await;
+                        for (listener, over_tls) in [(plain.take(), false), (tls.take(), true)] {
+                            if let Some(listener) = listener {
+                                accept_waiting(&worker, &listener, over_tls).await;
+                            }
                         }
                         worker.draining.set(true);
                         worker.ticker.wake_all();
                     }
                     Phase::Stopped => return worker.stop().await,
                 }
+                continue;
+            }
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let first = worker.counters().connections.get() == 0;
+                worker.accept(stream, peer, over_tls);
+                if first {
+                    tick.as_mut().reset(tokio::time::Instant::now() + TICK);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the gateway cannot accept a connection");
+                // Out of file descriptors, most likely: some will be given back.
+                tokio::time::sleep(TICK).await;
             }
         }
     }
 }
 
+async fn accept(listener: Option<&TcpListener>) -> std::io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Takes the connections that the system has completed already: closing the listener would reset
 /// them.
-async fn accept_waiting(worker: &Rc<Worker>, listener: &TcpListener) {
+async fn accept_waiting(worker: &Rc<Worker>, listener: &TcpListener, tls: bool) {
     std::future::poll_fn(|cx| {
         while let std::task::Poll::Ready(Ok((stream, peer))) = listener.poll_accept(cx) {
-            worker.accept(stream, peer);
+            worker.accept(stream, peer, tls);
         }
         std::task::Poll::Ready(())
     })

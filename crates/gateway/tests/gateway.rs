@@ -6,6 +6,25 @@
 #[path = "gateway/support.rs"]
 mod support;
 
+#[path = "gateway/authority.rs"]
+mod authority;
+
+/// The same once more with TLS on both sides.
+#[path = "gateway"]
+mod over_tls {
+    #![expect(
+        clippy::duplicate_mod,
+        reason = "what carries the bytes makes them other tests"
+    )]
+
+    mod failover;
+    mod forwarding;
+    mod interim;
+    mod streaming;
+    mod trailers;
+    mod upgrades;
+}
+
 #[path = "gateway/balancing.rs"]
 mod balancing;
 #[path = "gateway/failover.rs"]
@@ -30,9 +49,13 @@ mod protection;
 mod retries;
 #[path = "gateway/streaming.rs"]
 mod streaming;
+#[path = "gateway/tls.rs"]
+mod tls;
 #[path = "gateway/tokens.rs"]
 mod tokens;
 #[path = "gateway/trailers.rs"]
 mod trailers;
 #[path = "gateway/upgrades.rs"]
 mod upgrades;
+#[path = "gateway/upstream_tls.rs"]
+mod upstream_tls;

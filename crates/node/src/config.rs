@@ -15,7 +15,7 @@ use std::{
 use crate::engines::KvUrl;
 use sinew_coordination::{documents, registry};
 use sinew_core::{Error, Kind, Name, Result};
-use sinew_gateway::{Auth, GatewayConfig, Router, Routing};
+use sinew_gateway::{Auth, GatewayConfig, Misfit, Place, Router, Routing};
 
 use document::Document;
 use layers::{Layers, Step};
@@ -164,6 +164,7 @@ impl Config {
             )
         })?;
         self.check_ranges(layers)?;
+        self.check_tls(layers)?;
         self.check_routes(layers)
     }
 
@@ -228,6 +229,38 @@ impl Config {
         Ok(())
     }
 
+    fn check_tls(&self, layers: &Layers) -> Result<()> {
+        if let Some(tls) = &self.gateway.tls {
+            let both = [
+                ("gateway", self.gateway.address),
+                ("control API", self.control),
+            ];
+            for (name, other) in both {
+                let same_port = tls.address.port() != 0 && tls.address.port() == other.port();
+                if same_port
+                    && (tls.address.ip().is_unspecified() || tls.address.ip() == other.ip())
+                {
+                    return Err(invalid(format!(
+                        "{}TLS ({}) and the {name} ({other}) cannot share a port",
+                        layers.locate(&["gateway".into(), "tls".into(), "address".into()]),
+                        tls.address
+                    )));
+                }
+            }
+        }
+        self.gateway.check_tls().map_err(|misfit| {
+            let below = misfit.at.iter().map(|place| match place {
+                Place::Key(key) => Step::from(*key),
+                Place::Index(index) => Step::from(*index),
+            });
+            let path: Vec<_> = std::iter::once(Step::from("gateway"))
+                .chain(below)
+                .collect();
+            let Misfit { why, .. } = &misfit;
+            invalid(format!("{}{why}", layers.locate(&path)))
+        })
+    }
+
     fn check_routes(&self, layers: &Layers) -> Result<()> {
         let upstreams = &self.gateway.routing.upstreams;
         let check = |count: usize| {
@@ -244,7 +277,16 @@ impl Config {
             return Err(invalid(format!("{place}{}", error.message())));
         }
         let routes = &self.gateway.routing.routes;
+        let tls = self.gateway.tls.as_ref();
+        let client_ca = tls.and_then(|tls| tls.client_ca.as_ref());
         for (index, route) in routes.iter().enumerate() {
+            if route.auth.contains(&Auth::ClientCertificate) && client_ca.is_none() {
+                return Err(invalid(format!(
+                    "{}the route asks for auth = [\"client_certificate\"], and there is no \
+                     [gateway.tls] client_ca that says whose certificates",
+                    layers.locate(&["routes".into(), index.into(), "auth".into()])
+                )));
+            }
             if route.auth.contains(&Auth::Jwt) && self.jwt.is_none() {
                 return Err(invalid(format!(
                     "{}the route asks for auth = [\"jwt\"], and there is no [auth.jwt] that says \

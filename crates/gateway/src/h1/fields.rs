@@ -19,7 +19,7 @@ pub(crate) enum FieldKind {
     HopByHop,
     /// Says where a request came from or what it was rewritten to; only the gateway's word counts.
     Forwarding,
-    /// `X-Auth-…` says who asks, and only the gateway's word counts; `X-Service-Key` is what services
+    /// `X-Auth-…` and `X-Client-Certificate-…` say who asks, and only the gateway's word counts; `X-Service-Key` is what services
     /// show one another, and nobody outside is one.
     Identity,
     RequestId,
@@ -147,6 +147,21 @@ pub(crate) fn list_members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 const LONGEST: usize = 24;
 
+/// Whether a field of this name, in lower case, tells some server what certificate a client has:
+/// ours, that of RFC 9440, and those of widespread proxies.
+fn is_certificate(lower: &[u8]) -> bool {
+    match lower {
+        [b'x', b'-', rest @ ..] => {
+            rest.starts_with(b"client-cert")
+                || rest.starts_with(b"ssl-")
+                || rest.starts_with(b"tls-client-")
+        }
+        [b'c', ..] => lower.starts_with(b"client-cert"),
+        [b's', ..] => lower.starts_with(b"ssl-client-"),
+        _ => false,
+    }
+}
+
 /// Looks the name up, whatever its case.
 pub(super) fn classify(name: &[u8]) -> FieldKind {
     use FieldKind::*;
@@ -161,51 +176,52 @@ pub(super) fn classify(name: &[u8]) -> FieldKind {
         }
     }
     let lower = &lower[..length];
-    let kind = if lower.starts_with(b"x-auth-") || lower == b"x-service-key" {
-        Identity
-    } else if lower.starts_with(b"x-forwarded-") {
-        Forwarding
-    } else if name.len() > LONGEST {
-        Other
-    } else {
-        match lower {
-            b"host" => Host,
-            b"content-length" => ContentLength,
-            b"transfer-encoding" => TransferEncoding,
-            b"connection" => Connection,
-            b"upgrade" => Upgrade,
-            b"expect" => Expect,
-            b"te" => Te,
-            b"trailer" => Trailer,
-            b"keep-alive"
-            | b"proxy-connection"
-            | b"http2-settings"
-            | b"proxy-authenticate"
-            | b"proxy-authorization" => HopByHop,
-            b"forwarded"
-            | b"x-real-ip"
-            | b"x-client-ip"
-            | b"true-client-ip"
-            | b"x-cluster-client-ip"
-            | b"x-original-url"
-            | b"x-original-uri"
-            | b"x-rewrite-url"
-            | b"x-original-host" => Forwarding,
-            b"x-request-id" => RequestId,
-            b"traceparent" => TraceParent,
-            b"tracestate" => TraceState,
-            b"authorization" => Authorization,
-            b"idempotency-key" => IdempotencyKey,
-            b"via" => Via,
-            b"date" => Date,
-            b"cookie" | b"set-cookie" | b"content-type" | b"content-encoding"
-            | b"content-range" | b"content-location" | b"location" | b"origin" | b"referer"
-            | b"range" | b"cache-control" | b"accept" | b"accept-encoding" | b"user-agent" => {
-                EndToEnd
+    let kind =
+        if lower.starts_with(b"x-auth-") || lower == b"x-service-key" || is_certificate(lower) {
+            Identity
+        } else if lower.starts_with(b"x-forwarded-") {
+            Forwarding
+        } else if name.len() > LONGEST {
+            Other
+        } else {
+            match lower {
+                b"host" => Host,
+                b"content-length" => ContentLength,
+                b"transfer-encoding" => TransferEncoding,
+                b"connection" => Connection,
+                b"upgrade" => Upgrade,
+                b"expect" => Expect,
+                b"te" => Te,
+                b"trailer" => Trailer,
+                b"keep-alive"
+                | b"proxy-connection"
+                | b"http2-settings"
+                | b"proxy-authenticate"
+                | b"proxy-authorization" => HopByHop,
+                b"forwarded"
+                | b"x-real-ip"
+                | b"x-client-ip"
+                | b"true-client-ip"
+                | b"x-cluster-client-ip"
+                | b"x-original-url"
+                | b"x-original-uri"
+                | b"x-rewrite-url"
+                | b"x-original-host" => Forwarding,
+                b"x-request-id" => RequestId,
+                b"traceparent" => TraceParent,
+                b"tracestate" => TraceState,
+                b"authorization" => Authorization,
+                b"idempotency-key" => IdempotencyKey,
+                b"via" => Via,
+                b"date" => Date,
+                b"cookie" | b"set-cookie" | b"content-type" | b"content-encoding"
+                | b"content-range" | b"content-location" | b"location" | b"origin" | b"referer"
+                | b"range" | b"cache-control" | b"accept" | b"accept-encoding" | b"user-agent" => {
+                    EndToEnd
+                }
+                _ => Other,
             }
-            _ => Other,
-        }
-    };
+        };
     if underscore && !matches!(kind, Other | EndToEnd) {
         Twin
     } else {
@@ -229,6 +245,12 @@ mod tests {
             ("X_Forwarded-For", Twin),
             ("x-auth-subject", Identity),
             ("X_AUTH_ROLE", Twin),
+            ("X-Client-Certificate-Subject", Identity),
+            ("x_client_certificate_sha256", Twin),
+            ("Client-Cert-Chain", Identity),
+            ("SSL_CLIENT_S_DN", Twin),
+            ("X-SSL-Client-Verify", Identity),
+            ("client-name", Other),
             ("X-Service-Key", Identity),
             ("x_service_key", Twin),
             ("x-authority", Other),

@@ -118,6 +118,11 @@ impl Lease {
         self.service.counters()
     }
 
+    /// A new connection, TLS included. The caller limits the time.
+    pub(crate) async fn connect(&self) -> std::io::Result<Stream> {
+        Stream::connect(self.instance.address, self.service.tls.as_deref()).await
+    }
+
     /// A connection that waits for use. `certain` asks the system whether it is still open, for
     /// requests that must not be sent twice; otherwise what the event loop knows is good enough.
     pub(crate) fn reuse(&self, certain: bool) -> Option<Stream> {

@@ -19,7 +19,7 @@ fn with_policy(
     let counters = Metrics::new(1).service(&name);
     let mut policy = Upstream::new(name.clone());
     change(&mut policy);
-    let service = Rc::new(Service::new(name, 0, counters, receiver));
+    let service = Rc::new(Service::new(name, 0, counters, receiver, None));
     service.set_policy(Some(&Arc::new(policy)), None);
     service.refresh(0);
     (service, sender)

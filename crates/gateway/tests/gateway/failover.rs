@@ -23,9 +23,7 @@ fn nobody_up_is_503_with_retry_after() {
     );
     assert_eq!(response.header("retry-after").as_deref(), Some("1"));
     let service = Service::saying("here");
-    world
-        .discovery
-        .set_addresses(&name("app"), &[service.address]);
+    world.set_addresses(&[service.address]);
     assert_eq!(world.get("/").text(), "here");
 }
 
@@ -33,9 +31,7 @@ fn nobody_up_is_503_with_retry_after() {
 fn a_refused_connection_goes_to_another_instance_whatever_the_method() {
     let service = Service::answering(|request| ok(&String::from_utf8_lossy(&request.body)));
     let world = World::of(&[&service]);
-    world
-        .discovery
-        .set_addresses(&name("app"), &[nowhere(), nowhere_else(), service.address]);
+    world.set_addresses(&[nowhere(), nowhere_else(), service.address]);
     let mut client = world.client();
     let mut post = || {
         client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab");
@@ -62,7 +58,7 @@ fn nowhere_else() -> std::net::SocketAddr {
 fn all_gone_is_503_and_they_are_tried_again() {
     let world = World::of(&[]);
     let address = nowhere();
-    world.discovery.set_addresses(&name("app"), &[address]);
+    world.set_addresses(&[address]);
     for _ in 0..3 {
         let response = world.get("/");
         assert_eq!(
@@ -283,7 +279,7 @@ fn only_instances_that_are_up_get_requests() {
     let world = World::of(&[]);
     let endpoint = |service: &Service, status| Endpoint {
         id: InstanceId::new(&service.address.to_string()).unwrap(),
-        address: service.address,
+        address: reachable(service.address),
         status,
         metadata: Arc::default(),
     };
@@ -338,9 +334,7 @@ fn a_busy_instance_is_left_alone() {
         world.metric("sinew_gateway_upstream_requests_active{service=\"app\"}") == 1.0
     });
     let fast = Service::saying("fast");
-    world
-        .discovery
-        .set_addresses(&name("app"), &[slow.address, fast.address]);
+    world.set_addresses(&[slow.address, fast.address]);
     for _ in 0..20 {
         assert_eq!(world.get("/").text(), "fast");
     }

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use crate::authority;
 use sinew_core::Name;
 use sinew_gateway::{FixedDiscovery, Gateway, GatewayConfig, Keys, Route, Routing, Upstream};
 
@@ -44,6 +45,17 @@ pub(crate) fn config_with(routes: Vec<Route>, upstream: Upstream) -> GatewayConf
 pub(crate) struct World {
     pub(crate) gateway: Gateway,
     pub(crate) discovery: Arc<FixedDiscovery>,
+    /// Where clients connect to.
+    way_in: SocketAddr,
+}
+
+/// Where the gateway finds an instance that listens here.
+pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
+    if authority::over_tls() {
+        authority::out_of_tls(address)
+    } else {
+        address
+    }
 }
 
 impl World {
@@ -59,13 +71,32 @@ impl World {
     ) -> Self {
         let discovery = Arc::new(FixedDiscovery::new());
         let addresses: Vec<_> = instances.iter().map(|service| service.address).collect();
-        discovery.set_addresses(&name("app"), &addresses);
+        let mut config = config;
+        if authority::over_tls() {
+            authority::add_tls(&mut config);
+        }
         let gateway = Gateway::start(config, discovery.clone(), keys).unwrap();
-        Self { gateway, discovery }
+        let way_in = match gateway.tls_address() {
+            Some(address) if authority::over_tls() => authority::into_tls(address),
+            _ => gateway.address(),
+        };
+        let world = Self {
+            gateway,
+            discovery,
+            way_in,
+        };
+        world.set_addresses(&addresses);
+        world
+    }
+
+    /// Says where the instances of `app` are.
+    pub(crate) fn set_addresses(&self, addresses: &[SocketAddr]) {
+        let addresses: Vec<_> = addresses.iter().copied().map(reachable).collect();
+        self.discovery.set_addresses(&name("app"), &addresses);
     }
 
     pub(crate) fn client(&self) -> Client {
-        Client::connect(self.gateway.address())
+        Client::connect(self.way_in)
     }
 
     /// Sends one request on a new connection.

@@ -293,9 +293,7 @@ fn an_upgrade_is_not_sent_twice() {
     assert_eq!(count.try_iter().count(), 1);
     // One that takes no connection has seen nothing: another one gets it.
     let service = echo();
-    world
-        .discovery
-        .set_addresses(&name("app"), &[nowhere(), service.address]);
+    world.set_addresses(&[nowhere(), service.address]);
     for _ in 0..8 {
         upgraded(&world);
     }

@@ -22,6 +22,7 @@ const TABLES: &[(&str, &[&str])] = &[
     ("SINEW_NODE_", &["node"]),
     ("SINEW_CONTROL_", &["control"]),
     ("SINEW_GATEWAY_LIMITS_", &["gateway", "limits"]),
+    ("SINEW_GATEWAY_TLS_", &["gateway", "tls"]),
     ("SINEW_GATEWAY_", &["gateway"]),
     ("SINEW_ENGINES_", &["engines"]),
     ("SINEW_REGISTRY_", &["registry"]),

@@ -156,6 +156,26 @@ fn errors_say_where_and_what_is_allowed() {
             "sinew.toml:2:11: the gateway (0.0.0.0:7070) and",
         ),
         (
+            "[gateway.tls]\naddress = \"0.0.0.0:8080\"\ncertificates = []",
+            "sinew.toml:2:11: TLS (0.0.0.0:8080) and the gateway",
+        ),
+        (
+            "[gateway.tls]",
+            "sinew.toml:1:1: it needs a [[gateway.tls.certificates]]",
+        ),
+        (
+            "[[gateway.tls.certificates]]\ncert = \"/absent.pem\"\nkey = \"/absent.key\"",
+            "sinew.toml:2:8: /absent.pem cannot be read",
+        ),
+        (
+            "[[gateway.upstream_tls]]\nservice = \"orders\"\nca = \"/absent.pem\"",
+            "sinew.toml:3:6: /absent.pem cannot be read",
+        ),
+        (
+            "[[routes]]\npath = \"/**\"\nservice = \"a\"\nauth = [\"client_certificate\"]",
+            "sinew.toml:4:8: the route asks for auth = [\"client_certificate\"]",
+        ),
+        (
             "[gateway]\nthreads = 0",
             "sinew.toml:2:11: gateway.threads is 0; use 1 to 1024",
         ),

@@ -35,7 +35,7 @@ impl World {
         let list: Vec<_> = (0..).zip(weights.iter().copied()).collect();
         let (sender, receiver) = watch::channel(endpoints(&list));
         let counters = Metrics::new(1).service(&name);
-        let service = Rc::new(Service::new(name.clone(), 0, counters, receiver));
+        let service = Rc::new(Service::new(name.clone(), 0, counters, receiver, None));
         let policy = Upstream {
             balance,
             slow_start: Duration::from_secs(10),

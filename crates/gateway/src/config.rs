@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use sinew_core::units;
 
 use crate::{
+    address_range::AddressRange,
     routing::Routing,
     tls::{self, Misfit, TlsConfig, UpstreamTlsConfig},
 };
@@ -25,6 +26,9 @@ pub struct GatewayConfig {
     pub tls: Option<TlsConfig>,
     /// Which services' instances are connected to over TLS.
     pub upstream_tls: Vec<UpstreamTlsConfig>,
+    /// Whose connections begin with a PROXY header, which says who the client is. From these
+    /// addresses it must come, from others it is no HTTP.
+    pub proxy_protocol_from: Vec<AddressRange>,
     /// The routes to begin with. In `sinew.toml` they stand outside this table, as `[[routes]]`.
     #[serde(skip)]
     pub routing: Routing,
@@ -39,6 +43,7 @@ impl Default for GatewayConfig {
             access_log: AccessLog::Off,
             tls: None,
             upstream_tls: Vec::new(),
+            proxy_protocol_from: Vec::new(),
             routing: Routing::default(),
         }
     }

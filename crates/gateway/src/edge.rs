@@ -1,11 +1,12 @@
-//! What comes on a connection before its first request: the TLS handshake.
+//! What comes on a connection before its first request: a proxy's word who the client is, and the
+//! TLS handshake.
 
-use std::{cell::Cell, future::Future, net::SocketAddr, rc::Rc, task::Poll};
+use std::{cell::Cell, future::Future, net::SocketAddr, pin::pin, rc::Rc, task::Poll};
 
 use tokio::net::TcpStream;
 
 use crate::{
-    server,
+    proxy, server,
     stream::{Stream, TlsStream},
     timer::{Elapsed, Millis, millis},
     tls::{self, Failure, Server},
@@ -36,8 +37,40 @@ fn add(count: &Cell<usize>, change: isize) {
     count.set(count.get().saturating_add_signed(change));
 }
 
-/// Shakes hands with a client and answers its requests.
-pub(crate) async fn enter(worker: &Rc<Worker>, socket: TcpStream, peer: SocketAddr) {
+/// Whether more than requests comes on a connection.
+pub(crate) fn is_needed(worker: &Worker, peer: SocketAddr, tls: bool) -> bool {
+    tls || speaks_for_others(worker, peer)
+}
+
+/// Whether who connected says first for whom.
+fn speaks_for_others(worker: &Worker, peer: SocketAddr) -> bool {
+    let proxies = &worker.shared.config.proxy_protocol_from;
+    proxies.iter().any(|range| range.contains(peer.ip()))
+}
+
+/// Answers the requests of a connection that begins with something else.
+pub(crate) async fn enter(
+    worker: &Rc<Worker>,
+    mut socket: TcpStream,
+    mut peer: SocketAddr,
+    over_tls: bool,
+) {
+    if speaks_for_others(worker, peer) {
+        let limit = millis(worker.shared.config.limits.head_timeout);
+        let read = in_time(worker, limit, proxy::read(&mut socket)).await;
+        let source = read.unwrap_or(Err(proxy::Failure::Timeout));
+        worker.shared.proxies.count(source.map(|_| ()));
+        match source {
+            Ok(source) => peer = source.unwrap_or(peer),
+            Err(failure) => {
+                tracing::debug!(proxy = %peer.ip(), ?failure, "a proxy does not say for whom it connects");
+                return;
+            }
+        }
+    }
+    if !over_tls {
+        return server::serve(worker, Stream::Plain(socket), peer).await;
+    }
     let shared = worker.shared.clone();
     let Some(tls) = &shared.tls.server else {
         return;
@@ -55,8 +88,7 @@ pub(crate) async fn enter(worker: &Rc<Worker>, socket: TcpStream, peer: SocketAd
         }
         Err(failure) => {
             tls.handshakes.failed(failure);
-            let peer = peer.ip();
-            tracing::debug!(%peer, ?failure, "a TLS handshake with a client failed");
+            tracing::debug!(peer = %peer.ip(), ?failure, "a TLS handshake with a client failed");
         }
     }
 }
@@ -77,20 +109,35 @@ async fn shake_hands(
     socket: TcpStream,
 ) -> Result<Box<TlsStream>, Failure> {
     let session = tls.session().map_err(|_| Failure::Other)?;
-    let mut handshake = Box::pin(TlsStream::handshake(socket, session));
+    let limit = millis(tls.config.handshake_timeout);
+    // On the heap, or the connection would keep room for it for as long as it lasts.
+    let handshake = Box::pin(TlsStream::handshake(socket, session));
+    match in_time(worker, limit, handshake).await {
+        Ok(outcome) => outcome.map_err(|error| Failure::of(&error)),
+        Err(Elapsed) => Err(Failure::Timeout),
+    }
+}
+
+/// The outcome of `work` if it is there within `limit`, which shrinks when the gateway drains.
+async fn in_time<T>(
+    worker: &Worker,
+    limit: Millis,
+    work: impl Future<Output = T>,
+) -> Result<T, Elapsed> {
+    let mut work = pin!(work);
     let timer = worker.ticker.timer();
-    let mut due = timer.now() + millis(tls.config.handshake_timeout);
+    let mut due = timer.now() + limit;
     let mut draining = false;
     std::future::poll_fn(|cx| {
-        if let Poll::Ready(outcome) = handshake.as_mut().poll(cx) {
-            return Poll::Ready(outcome.map_err(|error| Failure::of(&error)));
+        if let Poll::Ready(outcome) = work.as_mut().poll(cx) {
+            return Poll::Ready(Ok(outcome));
         }
         if worker.draining() && !std::mem::replace(&mut draining, true) {
             due = due.min(timer.now() + DRAINING);
         }
         match timer.arm(due, cx) {
             Ok(()) => Poll::Pending,
-            Err(Elapsed) => Poll::Ready(Err(Failure::Timeout)),
+            Err(elapsed) => Poll::Ready(Err(elapsed)),
         }
     })
     .await

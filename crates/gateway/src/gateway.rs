@@ -23,6 +23,7 @@ use crate::{
     keys::Keys,
     metrics::{Metrics, PerThread, RouteCounters, ServiceCounters, Stats},
     policy::{self, Upstream},
+    proxy,
     route::{Auth, Route},
     router::Router,
     routing::Routing,
@@ -50,6 +51,7 @@ pub(crate) struct Shared {
     pub(crate) keys: Option<Arc<dyn Keys>>,
     pub(crate) metrics: Metrics,
     pub(crate) tls: Arc<Tls>,
+    pub(crate) proxies: proxy::Counters,
     /// The port that clients see over TLS.
     pub(crate) tls_port: u16,
     /// Requests without TLS are sent there.
@@ -207,6 +209,7 @@ impl Gateway {
             keys,
             metrics,
             tls,
+            proxies: proxy::Counters::default(),
             tls_port,
             redirects,
             snapshot: ArcSwap::from_pointee(snapshot),
@@ -300,6 +303,9 @@ impl Gateway {
     pub fn metrics_text(&self) -> String {
         let mut text = self.shared.metrics.text();
         self.shared.tls.text(&mut text);
+        if !self.shared.config.proxy_protocol_from.is_empty() {
+            self.shared.proxies.text(&mut text);
+        }
         text
     }
 

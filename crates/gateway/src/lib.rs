@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! worker      accepts; one task per client connection
-//! edge        what comes before the first request: the TLS handshake
+//! edge        what comes before the first request: PROXY header, TLS handshake
 //! server      reads the head (h1), answers, keeps the connection or ends it
 //! prepare     framing → canonical host and path → route → proof → the head for the instance
 //! forward     picks an instance (upstream), connects, tries another one where that is safe
@@ -18,6 +18,7 @@
 //! has its place at `server`, behind which there are requests' heads and two streams. `node` plugs in who knows the instances ([`Discovery`]) and the keys ([`Keys`]).
 
 mod access_log;
+mod address_range;
 mod auth;
 mod config;
 mod discovery;
@@ -34,6 +35,7 @@ mod metrics;
 mod path;
 mod policy;
 mod prepare;
+mod proxy;
 mod random;
 mod record;
 mod route;
@@ -50,6 +52,7 @@ mod tunnel;
 mod upstream;
 mod worker;
 
+pub use address_range::AddressRange;
 pub use config::{AccessLog, GatewayConfig, Limits};
 pub use discovery::{Discovery, Endpoint, EndpointStatus, FixedDiscovery};
 pub use gateway::Gateway;

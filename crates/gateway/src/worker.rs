@@ -215,8 +215,8 @@ impl Worker {
         // Only an optimisation; without it the kernel may hold small packets back.
         let _ = stream.set_nodelay(true);
         let open = OpenConnection::new(self.clone());
-        if tls {
-            tokio::task::spawn_local(async move { edge::enter(&open.0, stream, peer).await });
+        if edge::is_needed(self, peer, tls) {
+            tokio::task::spawn_local(async move { edge::enter(&open.0, stream, peer, tls).await });
         } else {
             tokio::task::spawn_local(async move {
                 server::serve(&open.0, Stream::Plain(stream), peer).await;

@@ -45,6 +45,8 @@ mod lifecycle;
 mod outliers;
 #[path = "gateway/protection.rs"]
 mod protection;
+#[path = "gateway/proxy.rs"]
+mod proxy;
 #[path = "gateway/retries.rs"]
 mod retries;
 #[path = "gateway/streaming.rs"]

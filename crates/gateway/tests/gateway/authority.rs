@@ -275,6 +275,25 @@ where
     address
 }
 
+/// Shakes hands on a connection and sends a request: the answer to its end, which the request asks
+/// for.
+pub(crate) fn ask_over_tls(
+    socket: std::net::TcpStream,
+    authority: &Authority,
+    name: &str,
+    request: &str,
+) -> String {
+    use std::io::{Read, Write};
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let config = Arc::new(authority.client_config(None));
+    let session = rustls::ClientConnection::new(config, name).unwrap();
+    let mut stream = rustls::StreamOwned::new(session, socket);
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
 /// Replaces a file as careful programs do.
 pub(crate) fn replace(path: &Path, text: &str) {
     let next = path.with_extension("next");

@@ -226,6 +226,9 @@ impl Gateway {
             workers: Mutex::default(),
             changing: Mutex::default(),
         };
+        if let Some(address) = tls_address {
+            tracing::info!(%address, "clients may connect over TLS");
+        }
         for (index, listener) in listeners.into_iter().enumerate() {
             gateway.spawn(index, [Some(listener), tls_listeners.next()])?;
         }

@@ -214,6 +214,11 @@ impl Parts {
         let own = Own {
             routing: file_routing,
             has_jwt: config.jwt.is_some(),
+            has_client_ca: config
+                .gateway
+                .tls
+                .as_ref()
+                .is_some_and(|tls| tls.client_ca.is_some()),
         };
         let begun = routing::begin(&documents, &own, folder.path(), &clock).await;
         let mut gateway_config = config.clone();

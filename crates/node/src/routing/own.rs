@@ -17,13 +17,15 @@ pub(crate) struct Own {
     pub(crate) routing: Routing,
     /// Whether it knows whose tokens to ask for.
     pub(crate) has_jwt: bool,
+    /// Whether it says whose client certificates are taken.
+    pub(crate) has_client_ca: bool,
 }
 
 impl Own {
     /// What the gateway shall serve with these stored routes, checked as a whole.
     ///
-    /// InvalidArgument `routes.document_invalid`, `gateway.routes_invalid`, `routes.jwt_unconfigured`;
-    /// AlreadyExists `routes.conflict_with_file`.
+    /// InvalidArgument `routes.document_invalid`, `gateway.routes_invalid`, `routes.jwt_unconfigured`,
+    /// `routes.client_ca_unconfigured`; AlreadyExists `routes.conflict_with_file`.
     pub(super) fn with(&self, content: &[u8]) -> Result<Routing> {
         let mut whole = Routing::default();
         self.hand_over(content, |routing| {
@@ -61,6 +63,20 @@ impl Own {
                 format!(
                     "route {} asks for auth = [\"jwt\"], and the sinew.toml of this node has no [auth.jwt] \
                      that says whose tokens",
+                    route.label()
+                ),
+            ));
+        }
+        let asks = |route: &&sinew_gateway::Route| route.auth.contains(&Auth::ClientCertificate);
+        if !self.has_client_ca
+            && let Some(route) = stored.routes.iter().find(asks)
+        {
+            return Err(Error::new(
+                Kind::InvalidArgument,
+                "routes.client_ca_unconfigured",
+                format!(
+                    "route {} asks for auth = [\"client_certificate\"], and the sinew.toml of this node \
+                     has no [gateway.tls] client_ca that says whose certificates",
                     route.label()
                 ),
             ));

@@ -19,6 +19,7 @@ fn own(document: Value) -> Own {
     Own {
         routing: routing(document),
         has_jwt: false,
+        has_client_ca: false,
     }
 }
 
@@ -58,6 +59,10 @@ fn the_files_routes_come_first_and_the_whole_must_fit() {
     let (no_jwt, message) =
         code(json!({"routes": [{"path": "/b", "service": "b", "auth": ["jwt"]}]}));
     assert_eq!(no_jwt, "routes.jwt_unconfigured");
+    assert!(message.contains("/b"), "{message}");
+    let (no_ca, message) =
+        code(json!({"routes": [{"path": "/b", "service": "b", "auth": ["client_certificate"]}]}));
+    assert_eq!(no_ca, "routes.client_ca_unconfigured");
     assert!(message.contains("/b"), "{message}");
 }
 

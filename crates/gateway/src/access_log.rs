@@ -22,6 +22,8 @@ pub(crate) struct Line<'a> {
     pub(crate) time: Timestamp,
     pub(crate) request_id: &'a str,
     pub(crate) peer: IpAddr,
+    /// As ALPN calls it.
+    pub(crate) protocol: &'static str,
     pub(crate) method: &'a str,
     pub(crate) host: &'a str,
     pub(crate) path: &'a str,

@@ -77,6 +77,15 @@ pub struct Limits {
     /// How long an upgraded connection, such as a WebSocket, may be silent in both directions.
     #[serde(with = "units::duration")]
     pub upgraded_idle_timeout: Duration,
+    /// HTTP/2 requests that a connection may have open at once; 1 to 1000.
+    pub streams: u32,
+    /// Bytes of a request's body that an HTTP/2 client may send before the gateway has passed them
+    /// on: 64KiB to 16MiB per request, and per connection at least as many.
+    #[serde(with = "units::size")]
+    pub stream_window: u64,
+    /// The same for all requests of a connection together.
+    #[serde(with = "units::size")]
+    pub connection_window: u64,
     /// Client connections per thread; more are answered 503 and closed.
     pub connections: usize,
     /// How long an unused connection to an instance is kept.
@@ -95,6 +104,9 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(60),
             upgraded_idle_timeout: Duration::from_secs(600),
+            streams: 128,
+            stream_window: 64 << 10,
+            connection_window: 1 << 20,
             connections: 10_000,
             upstream_idle_timeout: Duration::from_secs(30),
             upstream_idle_connections: 128,

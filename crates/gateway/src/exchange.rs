@@ -18,6 +18,7 @@ use crate::{
     fault::Fault,
     h1::{Body, Buffer, HeadScan, Piece, push_chunk, push_last_chunk},
     prepare::Plan,
+    protocol::Protocol,
     scratch::Scratch,
     server::{Client, READ},
     stream::Stream,
@@ -121,8 +122,15 @@ impl<'a> Exchange<'a> {
         let timeout = millis(route.timeout);
         let total_due = route
             .total_timeout
-            .map_or(Millis::MAX, |limit| now + millis(limit));
-        let idle_timeout = millis(route.idle_timeout.unwrap_or(limits.body_timeout));
+            .map_or(Millis::MAX, |limit| now + millis(limit))
+            .min(plan.call.as_ref().map_or(Millis::MAX, |call| call.due));
+        // Calls that wait for news are silent for long, like upgraded connections.
+        let still = if plan.call.is_some() {
+            limits.upgraded_idle_timeout.max(limits.body_timeout)
+        } else {
+            limits.body_timeout
+        };
+        let idle_timeout = millis(route.idle_timeout.unwrap_or(still));
         let mut taken = 0;
         if let Some(length @ 1..=MOST_WHOLE) = plan.framing.body.left()
             && length <= scratch.input.len() as u64
@@ -148,7 +156,7 @@ impl<'a> Exchange<'a> {
             timeout,
             try_due: Millis::MAX,
             total_due,
-            body_timeout: millis(limits.body_timeout),
+            body_timeout: millis(still),
             idle_timeout,
             moved: now,
             worker,
@@ -193,6 +201,11 @@ impl<'a> Exchange<'a> {
     /// When the response must be whole.
     pub(crate) fn total_due(&self) -> Millis {
         self.total_due
+    }
+
+    /// What the route says that the instances speak.
+    pub(crate) fn protocol(&self) -> Option<Protocol> {
+        self.plan.route().protocol
     }
 
     pub(crate) fn connect_timeout(&self) -> Duration {
@@ -462,7 +475,7 @@ impl<'a> Exchange<'a> {
     /// Notices a client that hung up while it waits. What it sends meanwhile is its next request.
     fn client_left(&mut self, cx: &mut Context<'_>) -> bool {
         if self.upload != Upload::Done || !self.scratch.input.is_empty() {
-            return false;
+            return self.client.stream.has_left(cx);
         }
         let read = self
             .scratch

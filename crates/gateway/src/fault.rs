@@ -4,7 +4,7 @@ use std::{borrow::Cow, time::Duration};
 
 use sinew_core::{Error, Kind, Problem, Retry};
 
-use crate::{h1::push_number, policy::Fallback};
+use crate::{grpc, h1::push_number, policy::Fallback};
 
 /// An answer of the gateway's own: problem details (RFC 9457) with a status.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -296,6 +296,20 @@ impl Fault {
             title: reason(self.status).to_owned(),
             ..error.problem()
         }
+    }
+
+    /// Appends the whole response to a gRPC call: a head alone ("Trailers-Only"), whose status is HTTP's
+    /// 200 because the gateway did what HTTP asks of it.
+    pub(crate) fn render_to_call(&self, to: &mut Vec<u8>, common: impl FnOnce(&mut Vec<u8>)) {
+        to.extend_from_slice(b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ngrpc-status: ");
+        push_number(u64::from(grpc::status(self.kind)), to);
+        to.extend_from_slice(b"\r\ngrpc-message: ");
+        grpc::push_message(self.code, to);
+        to.extend_from_slice(b": ");
+        grpc::push_message(&self.detail, to);
+        to.extend_from_slice(b"\r\ncontent-length: 0\r\n");
+        common(to);
+        to.extend_from_slice(b"\r\n");
     }
 
     /// Appends the whole response. `common` appends the header lines that all responses share.

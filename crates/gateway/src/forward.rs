@@ -153,7 +153,7 @@ async fn attempt(
     } else {
         lease.reuse(!replayable)
     };
-    let reused = kept.is_some();
+    let kept_one = kept.is_some();
     let mut stream = match kept {
         Some(stream) => stream,
         None => match connect(worker, exchange, lease).await {
@@ -201,8 +201,10 @@ async fn attempt(
             failed(Cause::Reset, Fault::upstream_failed(service, why), false)
         }
         Failure::HungUp { heard } => {
-            let safe = tries.repeatable && !heard && !exchange.streamed();
-            if reused && safe {
+            let reused = kept_one || stream.is_reused();
+            let repeatable = tries.repeatable || stream.was_refused();
+            let safe = repeatable && !heard && !exchange.streamed();
+            if reused && safe && !tries.only_new {
                 return Attempt::KeptClosed;
             }
             counters.failures.add(1);
@@ -234,11 +236,14 @@ fn answered_badly(
 async fn connect(worker: &Worker, exchange: &Exchange<'_>, lease: &Lease) -> Result<Stream, Fault> {
     let limit = exchange.connect_timeout();
     let due = (exchange.now() + millis(limit)).min(exchange.total_due());
+    let connect = lease.connect(worker, exchange.protocol(), exchange.total_due());
     let (service, now) = (exchange.service_name(), || exchange.now());
     let random = || worker.random.next();
-    match exchange.timer().before(due, lease.connect()).await {
+    match exchange.timer().before(due, connect).await {
         Ok(Ok(stream)) => {
-            lease.connected(now());
+            if !stream.is_reused() {
+                lease.connected(now());
+            }
             Ok(stream)
         }
         Ok(Err(error)) => {

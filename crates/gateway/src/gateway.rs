@@ -374,6 +374,15 @@ fn thread_count(config: &GatewayConfig) -> Result<usize> {
     if !(1 << 10..=1 << 20).contains(&limits.head_bytes) {
         return invalid("limits.head_bytes must be 1KiB to 1MiB");
     }
+    if !(1..=1_000).contains(&limits.streams) {
+        return invalid("limits.streams must be 1 to 1000");
+    }
+    if !(64 << 10..=16 << 20).contains(&limits.stream_window) {
+        return invalid("limits.stream_window must be 64KiB to 16MiB");
+    }
+    if !(limits.stream_window..=1 << 30).contains(&limits.connection_window) {
+        return invalid("limits.connection_window must be from limits.stream_window to 1GiB");
+    }
     if limits.connections == 0 {
         return invalid("limits.connections must be at least 1");
     }

@@ -11,7 +11,7 @@ mod scan;
 mod trailers;
 
 pub(crate) use body::{Body, BodyFault, Piece};
-pub(crate) use buffer::{Buffer, push_chunk, push_number};
+pub(crate) use buffer::{Buffer, push_chunk, push_chunk_size, push_number};
 pub(crate) use fields::{FieldKind, Fields};
 pub(crate) use protocols::push_protocols;
 pub(crate) use request::{Destination, Framing, MOST_HEADERS, RequestHead};

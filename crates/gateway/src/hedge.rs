@@ -9,8 +9,9 @@ use crate::{
     exchange::{DOWNLOAD, Exchange, Failure},
     h1::Buffer,
     policy::Cause,
+    protocol::Protocol,
     stream::Stream,
-    timer::millis,
+    timer::{Millis, millis},
     upstream::{Draw, Lease},
     worker::Worker,
 };
@@ -51,7 +52,7 @@ pub(crate) async fn race(
     };
     other.counters().resilience.hedges.add(1);
     let limit = exchange.connect_timeout();
-    let request = exchange.request().to_vec();
+    let request = (exchange.request().to_vec(), exchange.protocol());
     let (new_stream, said) = {
         let mut second = pin!(ask(worker, &other, request, limit));
         let first = tokio::select! {
@@ -92,18 +93,20 @@ pub(crate) async fn race(
 async fn ask(
     worker: &Worker,
     lease: &Lease,
-    request: Vec<u8>,
+    (request, protocol): (Vec<u8>, Option<Protocol>),
     limit: Duration,
 ) -> io::Result<(Stream, Buffer)> {
     let mut stream = match lease.reuse(false) {
         Some(stream) => stream,
         None => {
             let timer = worker.ticker.timer();
-            let due = timer.now() + millis(limit);
-            let connected = timer.before(due, lease.connect()).await;
+            let connect = lease.connect(worker, protocol, Millis::MAX);
+            let connected = timer.before(timer.now() + millis(limit), connect).await;
             match connected {
                 Ok(Ok(stream)) => {
-                    lease.connected(timer.now());
+                    if !stream.is_reused() {
+                        lease.connected(timer.now());
+                    }
                     stream
                 }
                 Ok(Err(error)) => {

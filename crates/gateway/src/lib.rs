@@ -7,6 +7,7 @@
 //! worker      accepts; one task per client connection
 //! edge        what comes before the first request: PROXY header, TLS handshake
 //! server      reads the head (h1), answers, keeps the connection or ends it
+//! h2          brings the streams of HTTP/2 into the form of HTTP/1.1, on both sides
 //! prepare     framing → canonical host and path → route → proof → the head for the instance
 //! forward     picks an instance (upstream), connects, tries another one where that is safe
 //! exchange    request up and response down at once, within bounded memory and time
@@ -14,8 +15,9 @@
 //! record      metrics and the access log
 //! ```
 //!
-//! TLS ends in `stream`: everything behind it works on streams of bytes, whatever carries them. HTTP/2
-//! has its place at `server`, behind which there are requests' heads and two streams. `node` plugs in who knows the instances ([`Discovery`]) and the keys ([`Keys`]).
+//! TLS ends in `stream`: everything behind it works on streams of bytes, whatever carries them, and
+//! everything behind `server` on a request's head and two of them. `node` plugs in who knows the
+//! instances ([`Discovery`]) and the keys ([`Keys`]).
 
 mod access_log;
 mod address_range;
@@ -27,7 +29,9 @@ mod exchange;
 mod fault;
 mod forward;
 mod gateway;
+mod grpc;
 mod h1;
+mod h2;
 mod hedge;
 mod host;
 mod keys;
@@ -35,6 +39,7 @@ mod metrics;
 mod path;
 mod policy;
 mod prepare;
+mod protocol;
 mod proxy;
 mod random;
 mod record;
@@ -61,6 +66,7 @@ pub use metrics::Stats;
 pub use policy::{
     Balance, Breaker, Bulkhead, Conditions, Ejection, Fallback, HashBy, Hedge, Shedding, Upstream,
 };
+pub use protocol::Protocol;
 pub use route::{Auth, PathPattern, Route};
 pub use router::Router;
 pub use routing::Routing;

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use crate::{
     fault::Fault,
+    grpc,
     h1::{
         Destination, FieldKind, Framing, RequestHead, push_announcement, push_number,
         push_protocols,
@@ -13,6 +14,7 @@ use crate::{
     route::{Auth, Route},
     scratch::Scratch,
     server::Client,
+    timer::Millis,
     trace,
     upstream::Service,
     worker::{Table, Worker},
@@ -30,6 +32,14 @@ pub(crate) struct Plan {
     pub(crate) idempotent: bool,
     /// The instance is offered another protocol.
     pub(crate) upgrade: bool,
+    /// It is a gRPC call.
+    pub(crate) call: Option<Call>,
+}
+
+/// What a gRPC call asks for.
+pub(crate) struct Call {
+    /// When it must be over.
+    pub(crate) due: Millis,
 }
 
 impl Plan {
@@ -108,6 +118,9 @@ pub(crate) fn prepare(
         // Whoever offers another protocol may have begun to speak it.
         idempotent: head.idempotent() && !upgrade,
         upgrade,
+        call: grpc::is_call(head).then(|| Call {
+            due: grpc::timeout(head).map_or(Millis::MAX, |time| client.timer.now() + time),
+        }),
         table,
         route,
         framing,

@@ -100,6 +100,7 @@ impl Record {
             time: worker.clock.now(),
             request_id: &scratch.request_id,
             peer: client.peer.ip(),
+            protocol: client.protocol(scratch.head.minor),
             method: scratch.head.method(),
             host: &scratch.host,
             path: &scratch.path,

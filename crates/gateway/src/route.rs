@@ -6,6 +6,7 @@ use sinew_core::{Error, Kind, Name, Result, units};
 use crate::{
     path,
     policy::{Conditions, Fallback, Hedge, optional_duration},
+    protocol::Protocol,
 };
 
 /// One route: which requests it takes, and what becomes of them. In `sinew.toml` a `[[routes]]`
@@ -66,6 +67,9 @@ pub struct Route {
     /// What is answered when the service cannot; a problem with status 502, 503 or 504 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
+    /// What the instances speak; what each says of itself (`protocol` in its metadata) when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
     /// The longest request body, in bytes.
     #[serde(default = "max_body", with = "units::size")]
     pub max_body: u64,
@@ -134,6 +138,7 @@ impl Route {
             idle_timeout: None,
             hedge: None,
             fallback: None,
+            protocol: None,
             max_body: max_body(),
         }
     }

@@ -11,8 +11,9 @@ use tokio::io::AsyncWriteExt;
 use crate::{
     fault::Fault,
     forward::{self, Outcome},
+    grpc,
     h1::{HeadScan, Scanned},
-    prepare,
+    h2, prepare,
     record::Record,
     scratch::Scratch,
     stream::Stream,
@@ -41,6 +42,8 @@ enum After {
     /// The client may still be sending: read on for a moment, because closing a socket with unread
     /// bytes resets it and can take the response away from the client.
     Linger,
+    /// The client speaks HTTP/2 from here on.
+    Http2,
 }
 
 /// What comes in on a connection.
@@ -87,19 +90,48 @@ impl Client {
             forwarding,
         }
     }
+
+    /// What it speaks, as ALPN calls it, given the minor version of a request's head.
+    pub(crate) fn protocol(&self, minor: u8) -> &'static str {
+        match (&self.stream, minor) {
+            (Stream::Accepted(_), _) => "h2",
+            (_, 0) => "http/1.0",
+            _ => "http/1.1",
+        }
+    }
+
+    /// The same client, as far as one stream of its connection goes.
+    pub(crate) fn of_stream(&self, stream: Stream, timer: Timer) -> Self {
+        Self {
+            stream,
+            peer: self.peer,
+            timer,
+            forwarding: self.forwarding.clone(),
+            certified: self.certified,
+        }
+    }
 }
 
 /// Answers requests until the connection ends.
 pub(crate) async fn serve(worker: &Rc<Worker>, stream: Stream, peer: SocketAddr) {
     let mut client = Client::new(worker, stream, peer);
+    if client.stream.alpn() == Some(b"h2") {
+        return Box::pin(h2::serve(worker, client, &[])).await;
+    }
+    let mut first = true;
     while wait(worker, &mut client).await {
         let mut scratch = worker.scratch();
-        let after = answer_all(worker, &mut client, &mut scratch).await;
+        let after = answer_all(worker, &mut client, &mut scratch, &mut first).await;
+        if after == After::Http2 {
+            let first = scratch.input.unread().to_vec();
+            worker.give_back(scratch);
+            return Box::pin(h2::serve(worker, client, &first)).await;
+        }
         worker.give_back(scratch);
         match after {
             After::KeepAlive => {}
             // Nothing tells the client that this was meant: half a response must not seem whole.
-            After::Close => return,
+            After::Close | After::Http2 => return,
             After::Linger => return linger(worker, client).await,
         }
     }
@@ -122,26 +154,85 @@ async fn wait(worker: &Worker, client: &mut Client) -> bool {
 }
 
 /// Answers the request that is coming in, and those that follow on its heels.
-async fn answer_all(worker: &Rc<Worker>, client: &mut Client, scratch: &mut Scratch) -> After {
+/// `first` is set until a head was read.
+async fn answer_all(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    scratch: &mut Scratch,
+    first: &mut bool,
+) -> After {
     loop {
         match read_head(worker, client, scratch).await {
             Ok(Next::Nothing) => return After::KeepAlive,
             Ok(Next::End) => return After::Close,
+            Ok(Next::Head { .. })
+                if std::mem::take(first) && scratch.input.unread().starts_with(h2::PREFACE) =>
+            {
+                return After::Http2;
+            }
             Ok(Next::Head { length }) => match answer(worker, client, scratch, length).await {
                 After::KeepAlive if scratch.input.is_empty() => return After::KeepAlive,
                 After::KeepAlive => {}
                 after => return after,
             },
-            Err(fault) => {
-                worker.counters().malformed.add(1);
-                scratch.forget();
-                let mut record = Record::new(worker);
-                let after = reply(worker, client, scratch, &fault, false, &mut record).await;
-                record.finish(worker, client, scratch);
-                return after;
-            }
+            Err(fault) => return refuse(worker, client, scratch, &fault).await,
         }
     }
+}
+
+/// The head of a stream's request in the form of HTTP/1.1, and what there is of its body behind it.
+pub(crate) struct StreamHead {
+    pub(crate) bytes: Vec<u8>,
+    length: usize,
+}
+
+impl StreamHead {
+    pub(crate) fn new(head: Vec<u8>) -> Self {
+        Self {
+            length: head.len(),
+            bytes: head,
+        }
+    }
+}
+
+/// Answers the one request of an HTTP/2 stream.
+pub(crate) async fn answer_stream(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    head: Result<StreamHead, Fault>,
+) {
+    let mut scratch = worker.scratch();
+    let after = match head {
+        Ok(head) => {
+            scratch.input.tail().extend_from_slice(&head.bytes);
+            // What there is of the body already: a request that is all there can be sent again.
+            let Client { stream, .. } = &mut *client;
+            std::future::poll_fn(|cx| {
+                let _ = scratch.input.poll_fill(stream, READ, cx);
+                Poll::Ready(())
+            })
+            .await;
+            answer(worker, client, &mut scratch, head.length).await
+        }
+        Err(fault) => refuse(worker, client, &mut scratch, &fault).await,
+    };
+    debug_assert_ne!(after, After::Http2);
+    worker.give_back(scratch);
+}
+
+/// Answers what is no request.
+async fn refuse(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    scratch: &mut Scratch,
+    fault: &Fault,
+) -> After {
+    worker.counters().malformed.add(1);
+    scratch.forget();
+    let mut record = Record::new(worker);
+    let after = reply(worker, client, scratch, fault, false, &mut record).await;
+    record.finish(worker, client, scratch);
+    after
 }
 
 /// Reads until a whole head is there.
@@ -265,7 +356,7 @@ async fn reply(
         head,
         ..
     } = &mut *scratch;
-    let sent = fault.render(to_head, close, output.tail(), |to| {
+    let common = |to: &mut Vec<u8>| {
         worker.push_date(to);
         if !request_id.is_empty() {
             to.extend_from_slice(b"x-request-id: ");
@@ -275,7 +366,14 @@ async fn reply(
         if !close && head.minor == 0 {
             to.extend_from_slice(b"connection: keep-alive\r\n");
         }
-    });
+    };
+    let one_stream = matches!(client.stream, Stream::Accepted(_));
+    let sent = if one_stream && grpc::is_call(head) {
+        fault.render_to_call(output.tail(), common);
+        0
+    } else {
+        fault.render(to_head, close, output.tail(), common)
+    };
     record.answered(fault.status, Some(fault.code));
     record.body_out = sent as u64;
     let due = client.timer.now() + millis(worker.shared.config.limits.body_timeout);

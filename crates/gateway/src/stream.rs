@@ -18,7 +18,7 @@ use tokio::{
 
 pub(crate) use tls::TlsStream;
 
-use crate::tls::UpstreamTls;
+use crate::{h2, protocol::Protocol, tls::UpstreamTls};
 
 /// A connection to a client or an instance.
 ///
@@ -29,6 +29,10 @@ use crate::tls::UpstreamTls;
 pub(crate) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream>),
+    /// A client's HTTP/2 stream, which looks like a connection with one request.
+    Accepted(Box<h2::Accepted>),
+    /// An HTTP/2 stream to an instance.
+    Opened(Box<h2::Opened>),
 }
 
 impl Stream {
@@ -36,13 +40,14 @@ impl Stream {
     pub(crate) async fn connect(
         address: SocketAddr,
         tls: Option<&UpstreamTls>,
+        protocol: Protocol,
     ) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         match tls {
             None => Ok(Self::Plain(stream)),
             // On the heap, or every request would have to keep room for a handshake.
-            Some(tls) => Box::pin(tls.connect(stream)).await.map(Self::Tls),
+            Some(tls) => Box::pin(tls.connect(stream, protocol)).await.map(Self::Tls),
         }
     }
 
@@ -54,8 +59,8 @@ impl Stream {
     /// The TLS that carries it, if one does.
     pub(crate) fn tls(&self) -> Option<&TlsStream> {
         match self {
-            Self::Plain(_) => None,
             Self::Tls(stream) => Some(stream),
+            Self::Plain(_) | Self::Accepted(_) | Self::Opened(_) => None,
         }
     }
 
@@ -63,8 +68,8 @@ impl Stream {
     /// goes without waiting. A plain connection has no such word.
     pub(crate) fn end(&mut self) {
         match self {
-            Self::Plain(_) => {}
             Self::Tls(stream) => stream.end(),
+            Self::Plain(_) | Self::Accepted(_) | Self::Opened(_) => {}
         }
     }
 
@@ -74,6 +79,7 @@ impl Stream {
         match self {
             Self::Plain(stream) => stream.poll_read_ready(cx),
             Self::Tls(stream) => stream.poll_read_ready(cx),
+            Self::Accepted(_) | Self::Opened(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -83,7 +89,32 @@ impl Stream {
         match self {
             Self::Plain(stream) => would_block(&stream.try_read(&mut [0])),
             Self::Tls(stream) => stream.is_quiet(),
+            // It carries nothing after its one request.
+            Self::Accepted(_) | Self::Opened(_) => false,
         }
+    }
+
+    /// Whether the client has taken back its request, though the gateway does not read from it now.
+    pub(crate) fn has_left(&mut self, cx: &mut Context<'_>) -> bool {
+        match self {
+            Self::Accepted(stream) => stream.poll_gone(cx).is_ready(),
+            Self::Plain(_) | Self::Tls(_) | Self::Opened(_) => false,
+        }
+    }
+
+    /// Whether it is a stream of a connection that others use, too.
+    pub(crate) fn is_one_of_many(&self) -> bool {
+        matches!(self, Self::Accepted(_) | Self::Opened(_))
+    }
+
+    /// Whether its connection has carried requests before.
+    pub(crate) fn is_reused(&self) -> bool {
+        matches!(self, Self::Opened(stream) if stream.is_reused())
+    }
+
+    /// Whether the instance has not even begun to look at the request that it failed.
+    pub(crate) fn was_refused(&self) -> bool {
+        matches!(self, Self::Opened(stream) if stream.was_refused())
     }
 
     /// Asks the system whether anything was heard.
@@ -94,6 +125,7 @@ impl Stream {
                 !would_block(&socket2::SockRef::from(&*stream).peek(&mut byte))
             }
             Self::Tls(stream) => stream.has_news(),
+            Self::Accepted(_) | Self::Opened(_) => true,
         }
     }
 }
@@ -111,6 +143,8 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, to),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, to),
+            Self::Accepted(stream) => Pin::new(&mut **stream).poll_read(cx, to),
+            Self::Opened(stream) => Pin::new(&mut **stream).poll_read(cx, to),
         }
     }
 }
@@ -124,6 +158,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
+            Self::Accepted(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
+            Self::Opened(stream) => Pin::new(&mut **stream).poll_write(cx, bytes),
         }
     }
 
@@ -132,6 +168,8 @@ impl AsyncWrite for Stream {
             // The system has what was written.
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
+            Self::Accepted(stream) => Pin::new(&mut **stream).poll_flush(cx),
+            Self::Opened(stream) => Pin::new(&mut **stream).poll_flush(cx),
         }
     }
 
@@ -139,6 +177,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+            Self::Accepted(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+            Self::Opened(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     discovery::{Endpoint, EndpointStatus},
     metrics::{PerThread, ServiceCounters},
     policy::Upstream,
+    protocol::Protocol,
     random::Random,
     timer::{Millis, millis},
     tls::UpstreamTls,
@@ -155,7 +156,10 @@ impl Service {
             .iter()
             .filter(|endpoint| endpoint.status == EndpointStatus::Up)
         {
-            let same = |instance: &Rc<Instance>| instance.address == endpoint.address;
+            let same = |instance: &Rc<Instance>| {
+                let protocol = Protocol::of_metadata(endpoint.metadata.get("protocol"));
+                instance.address == endpoint.address && instance.protocol == protocol
+            };
             let instance = known
                 .get(&endpoint.id)
                 .is_some_and(same)

@@ -31,6 +31,14 @@ mod balancing;
 mod failover;
 #[path = "gateway/forwarding.rs"]
 mod forwarding;
+#[path = "gateway/h2.rs"]
+mod h2;
+#[path = "gateway/h2_hostile.rs"]
+mod h2_hostile;
+#[path = "gateway/h2_instances.rs"]
+mod h2_instances;
+#[path = "gateway/h2_support.rs"]
+mod h2_support;
 #[path = "gateway/headers.rs"]
 mod headers;
 #[path = "gateway/hedging.rs"]

@@ -95,12 +95,17 @@ pub(crate) fn push_chunk(data: &[u8], to: &mut Vec<u8>) {
         return;
     }
     to.reserve(data.len() + 20);
-    let digits = (usize::BITS - data.len().leading_zeros()).div_ceil(4);
-    for digit in (0..digits).rev() {
-        to.push(b"0123456789abcdef"[(data.len() >> (digit * 4)) & 15]);
-    }
-    to.extend_from_slice(b"\r\n");
+    push_chunk_size(data.len(), to);
     to.extend_from_slice(data);
+    to.extend_from_slice(b"\r\n");
+}
+
+/// Appends the line that begins a chunk of this length.
+pub(crate) fn push_chunk_size(length: usize, to: &mut Vec<u8>) {
+    let digits = (usize::BITS - length.leading_zeros()).div_ceil(4);
+    for digit in (0..digits).rev() {
+        to.push(b"0123456789abcdef"[(length >> (digit * 4)) & 15]);
+    }
     to.extend_from_slice(b"\r\n");
 }
 

@@ -18,7 +18,7 @@ use super::{
 };
 
 /// What is spoken inside TLS, the preferred first.
-const PROTOCOLS: [&[u8]; 2] = [b"http/1.1", b"http/1.0"];
+const PROTOCOLS: [&[u8]; 3] = [b"h2", b"http/1.1", b"http/1.0"];
 
 /// The listener's side of TLS, the same for all threads.
 pub(crate) struct Server {

@@ -13,9 +13,10 @@ use super::{
     counters::{Failure, Handshakes},
     files::{self, PairFault},
 };
-use crate::stream::TlsStream;
+use crate::{protocol::Protocol, stream::TlsStream};
 
 const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+const HTTP_2: &[u8] = b"h2";
 /// Every so many failures of one kind stand in the log; the metrics have them all.
 const LOGGED: u64 = 100;
 
@@ -122,14 +123,27 @@ impl UpstreamTls {
     }
 
     /// Shakes hands with an instance. The caller limits the time.
-    pub(crate) async fn connect(&self, socket: TcpStream) -> io::Result<Box<TlsStream>> {
-        let session = ClientConnection::new(self.current.load_full(), self.server_name.clone())
-            .map_err(io::Error::other)?;
+    pub(crate) async fn connect(
+        &self,
+        socket: TcpStream,
+        protocol: Protocol,
+    ) -> io::Result<Box<TlsStream>> {
+        let mut config = self.current.load_full();
+        if protocol == Protocol::H2 {
+            // These connections are few, and live long.
+            Arc::make_mut(&mut config).alpn_protocols = vec![HTTP_2.to_vec()];
+        }
+        let session =
+            ClientConnection::new(config, self.server_name.clone()).map_err(io::Error::other)?;
         let peer = socket.peer_addr();
         let unfinished = Unfinished(&self.handshakes);
         let outcome = TlsStream::handshake(socket, session).await;
         std::mem::forget(unfinished);
         match outcome {
+            Ok(stream) if protocol == Protocol::H2 && stream.alpn() != Some(HTTP_2) => {
+                let why = "the instance does not agree on HTTP/2 (ALPN)";
+                Err(io::Error::new(io::ErrorKind::Unsupported, why))
+            }
             Ok(stream) => {
                 self.handshakes.done(&stream);
                 Ok(stream)

@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, Ref, RefCell, RefMut},
+    io,
     net::SocketAddr,
     rc::Rc,
 };
@@ -10,7 +11,8 @@ use sinew_core::InstanceId;
 
 use super::{Ewma, Service, balance::Balancer, health::Health};
 use crate::{
-    discovery::Endpoint, metrics::ServiceCounters, policy::Cause, stream::Stream, timer::Millis,
+    discovery::Endpoint, h2::Connections, metrics::ServiceCounters, policy::Cause,
+    protocol::Protocol, stream::Stream, timer::Millis, worker::Worker,
 };
 
 #[derive(Debug)]
@@ -28,6 +30,9 @@ pub(crate) struct Instance {
     pub(super) full_at: Cell<Millis>,
     /// The latest used is last, and is used first, so that the others may grow old and go.
     idle: RefCell<Vec<Idle>>,
+    /// What it says that it speaks.
+    pub(super) protocol: Protocol,
+    shared: Connections,
     /// It is no longer up: connections that come back are closed.
     gone: Cell<bool>,
 }
@@ -62,6 +67,8 @@ impl Instance {
             latency: Cell::default(),
             full_at: Cell::new(0),
             idle: RefCell::default(),
+            protocol: Protocol::of_metadata(endpoint.metadata.get("protocol")),
+            shared: Connections::default(),
             gone: Cell::new(false),
         }
     }
@@ -87,11 +94,13 @@ impl Instance {
     /// It gets no more requests. Returns how many connections waited.
     pub(super) fn leave(&self) -> u64 {
         self.gone.set(true);
+        self.shared.clear();
         std::mem::take(&mut *self.idle.borrow_mut()).len() as u64
     }
 
     /// Closes connections that waited too long or that it closed; returns how many.
     pub(super) fn sweep(&self, now: Millis, idle_timeout: Millis) -> u64 {
+        self.shared.sweep(now, idle_timeout);
         let mut idle = self.idle.borrow_mut();
         let before = idle.len();
         idle.retain_mut(|idle| {
@@ -118,9 +127,22 @@ impl Lease {
         self.service.counters()
     }
 
-    /// A new connection, TLS included. The caller limits the time.
-    pub(crate) async fn connect(&self) -> std::io::Result<Stream> {
-        Stream::connect(self.instance.address, self.service.tls.as_deref()).await
+    /// A new connection, TLS included, or a stream of one that requests share, for a request that must
+    /// be answered by `due`. `route` says what the route knows of the protocol. The caller limits the
+    /// time.
+    pub(crate) async fn connect(
+        &self,
+        worker: &Worker,
+        route: Option<Protocol>,
+        due: Millis,
+    ) -> io::Result<Stream> {
+        let instance = &self.instance;
+        let protocol = route.unwrap_or(instance.protocol);
+        let connect = Stream::connect(instance.address, self.service.tls.as_deref(), protocol);
+        match protocol {
+            Protocol::Http1 => connect.await,
+            Protocol::H2 => instance.shared.open(worker, connect, due).await,
+        }
     }
 
     /// A connection that waits for use. `certain` asks the system whether it is still open, for
@@ -185,7 +207,7 @@ impl Lease {
     /// Keeps a connection whose last message was read to its end.
     pub(crate) fn keep(&self, stream: Stream, now: Millis, most: usize) {
         let mut idle = self.instance.idle.borrow_mut();
-        if !self.instance.gone.get() && idle.len() < most {
+        if !self.instance.gone.get() && idle.len() < most && !stream.is_one_of_many() {
             idle.push(Idle { stream, since: now });
             self.counters().idle.add(1);
         }

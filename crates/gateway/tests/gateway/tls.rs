@@ -15,6 +15,7 @@ use sinew_gateway::{
 
 use crate::{
     authority::{self, Authority, Issued},
+    h2_support,
     support::*,
 };
 
@@ -218,6 +219,7 @@ fn only_what_the_gateway_speaks_is_agreed_on() {
     for (offered, agreed) in [
         (&["http/1.0", "http/1.1"][..], Some("http/1.1")),
         (&["http/1.0"], Some("http/1.0")),
+        (&["http/1.1", "h2"], Some("h2")),
         (&["spdy/1"], None),
     ] {
         let mut config = authority.client_config(None);
@@ -231,6 +233,35 @@ fn only_what_the_gateway_speaks_is_agreed_on() {
             .as_ref()
             .and_then(|stream| stream.conn.alpn_protocol());
         assert_eq!(protocol, agreed.map(str::as_bytes), "{offered:?}");
+    }
+}
+
+#[test]
+fn http_2_is_spoken_with_whoever_agrees_on_it() {
+    let authority = Authority::new();
+    let service = Service::saying("hello");
+    let world = world_with(tls(vec![authority.files("a", &["a.example"])]), &service);
+    let mut config = authority.client_config(None);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    h2_support::run(async {
+        let socket = tokio::net::TcpStream::connect(address(&world)).await;
+        let name = ServerName::try_from("a.example").unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let stream = connector.connect(name, socket.unwrap()).await.unwrap();
+        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::task::spawn_local(connection);
+        let mut asked = Vec::new();
+        for _ in 0..3 {
+            let answer = h2_support::ask(&sender, h2_support::get("/"), None).await;
+            asked.push(answer.unwrap());
+        }
+        assert!(asked.iter().all(|answer| answer.text() == "hello"));
+    });
+    let requests = service.requests();
+    assert_eq!(requests.len(), 3);
+    for request in requests {
+        let proto = request.header("x-forwarded-proto");
+        assert_eq!(proto.as_deref(), Some("https"));
     }
 }
 

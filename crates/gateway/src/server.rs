@@ -11,7 +11,6 @@ use tokio::io::AsyncWriteExt;
 use crate::{
     fault::Fault,
     forward::{self, Outcome},
-    grpc,
     h1::{HeadScan, Scanned},
     h2, prepare,
     record::Record,
@@ -367,8 +366,7 @@ async fn reply(
             to.extend_from_slice(b"connection: keep-alive\r\n");
         }
     };
-    let one_stream = matches!(client.stream, Stream::Accepted(_));
-    let sent = if one_stream && grpc::is_call(head) {
+    let sent = if client.stream.is_call() {
         fault.render_to_call(output.tail(), common);
         0
     } else {

@@ -102,6 +102,11 @@ impl Stream {
         }
     }
 
+    /// Whether it carries a gRPC call of a client's.
+    pub(crate) fn is_call(&self) -> bool {
+        matches!(self, Self::Accepted(stream) if stream.is_call())
+    }
+
     /// Whether it is a stream of a connection that others use, too.
     pub(crate) fn is_one_of_many(&self) -> bool {
         matches!(self, Self::Accepted(_) | Self::Opened(_))

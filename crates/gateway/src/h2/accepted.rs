@@ -65,6 +65,10 @@ impl Accepted {
         }
     }
 
+    pub(crate) fn is_call(&self) -> bool {
+        self.call.is_some()
+    }
+
     /// Takes the request. A short body of unknown length that came with its head gets a length, so
     /// that it can be sent again.
     pub(super) async fn take_request(

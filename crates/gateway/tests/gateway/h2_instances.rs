@@ -15,7 +15,7 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream, server::SendResponse};
 use http::{HeaderMap, Request, Response};
 use sinew_core::InstanceId;
-use sinew_gateway::{Endpoint, EndpointStatus, FixedDiscovery, Gateway, Protocol, Route};
+use sinew_gateway::{Endpoint, EndpointStatus, Protocol, Route};
 
 use crate::{
     h2_support::{ask, connect, get, post, read, run},
@@ -113,7 +113,7 @@ impl Instance {
 
 /// A gateway before instances that say what they speak.
 fn world(instances: &[&Instance], routes: Vec<Route>) -> World {
-    let discovery = Arc::new(FixedDiscovery::new());
+    let world = World::with(config(routes), &[], None);
     let metadata = BTreeMap::from([("protocol".to_owned(), "h2".to_owned())]);
     let metadata = Arc::new(metadata);
     let endpoint = |instance: &&Instance| Endpoint {
@@ -122,9 +122,9 @@ fn world(instances: &[&Instance], routes: Vec<Route>) -> World {
         status: EndpointStatus::Up,
         metadata: metadata.clone(),
     };
-    discovery.set(&name("app"), instances.iter().map(endpoint).collect());
-    let gateway = Gateway::start(config(routes), discovery.clone(), None).unwrap();
-    World { gateway, discovery }
+    let endpoints = instances.iter().map(endpoint).collect();
+    world.discovery.set(&name("app"), endpoints);
+    world
 }
 
 fn call(path: &str, timeout: &str) -> Request<()> {

@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn every_field_of_a_route_is_shown() {
-        let text = r#"{"name":"orders","host":"shop.example","path":"/api/orders/**","service":"orders","strip_prefix":"/api","auth":["jwt"],"connect_timeout":"2s","timeout":"5s","retries":2,"retry_on":["reset","503"],"retry_backoff":"10ms","retry_any_method":true,"try_timeout":"1s","total_timeout":"9s","idle_timeout":"7s","hedge":{"after":"50ms"},"fallback":{"status":200,"content_type":"application/json","body":"[]"},"max_body":"2MiB"}"#;
+        let text = r#"{"name":"orders","host":"shop.example","path":"/api/orders/**","service":"orders","strip_prefix":"/api","auth":["jwt"],"connect_timeout":"2s","timeout":"5s","retries":2,"retry_on":["reset","503"],"retry_backoff":"10ms","retry_any_method":true,"try_timeout":"1s","total_timeout":"9s","idle_timeout":"7s","hedge":{"after":"50ms"},"fallback":{"status":200,"content_type":"application/json","body":"[]"},"protocol":"h2","max_body":"2MiB"}"#;
         let route: Route = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&wire(&route).unwrap()).unwrap(), text);
     }

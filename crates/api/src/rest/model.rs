@@ -165,6 +165,9 @@ pub struct Route {
     /// What is answered when the service cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
+    /// What the instances speak: `http1` or `h2`; what each says of itself when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
     /// The longest request body.
     pub max_body: String,
 }

@@ -46,8 +46,8 @@ fn a_refused_connection_goes_to_another_instance_whatever_the_method() {
     for _ in 0..50 {
         assert_eq!(post().text(), "ab");
     }
-    // The dead ones are set aside and not asked for every request.
-    assert!(failures() <= 6.0, "{}", failures());
+    // The dead ones are set aside and not asked for every request: that would be some 50 failures.
+    assert!(failures() <= 25.0, "{}", failures());
 }
 
 fn nowhere_else() -> std::net::SocketAddr {

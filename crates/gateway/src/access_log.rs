@@ -36,6 +36,8 @@ pub(crate) struct Line<'a> {
     pub(crate) route: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) service: Option<&'a str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(crate) subset: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) instance: Option<&'a str>,
     pub(crate) retries: u32,

@@ -53,6 +53,11 @@ impl AddressRange {
             && bits(address) & self.mask() == bits(self.address)
     }
 
+    /// Whether some address is one of both.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        self.contains(other.address) || other.contains(self.address)
+    }
+
     /// Of the 128 bits that both families have here.
     fn mask(&self) -> u128 {
         let family = if self.address.is_ipv4() { 96 } else { 0 };

@@ -17,6 +17,9 @@ pub struct GatewayConfig {
     pub address: SocketAddr,
     /// How many threads carry requests; as many as there are cores when absent.
     pub threads: Option<usize>,
+    /// Where this gateway is: instances whose metadata say the same `zone` are preferred.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
     /// What one connection or request may cost.
     pub limits: Limits,
     /// Where one JSON line per request goes.
@@ -39,6 +42,7 @@ impl Default for GatewayConfig {
         Self {
             address: SocketAddr::from(([0, 0, 0, 0], 8080)),
             threads: None,
+            zone: None,
             limits: Limits::default(),
             access_log: AccessLog::Off,
             tls: None,

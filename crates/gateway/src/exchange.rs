@@ -17,6 +17,7 @@ use tokio::io::AsyncWrite;
 use crate::{
     fault::Fault,
     h1::{Body, Buffer, HeadScan, Piece, push_chunk, push_last_chunk},
+    mirror,
     prepare::Plan,
     protocol::Protocol,
     scratch::Scratch,
@@ -163,6 +164,15 @@ impl<'a> Exchange<'a> {
             client,
             scratch,
             plan,
+        }
+    }
+
+    /// Sends a copy to whom the route's mirror names, if all of the request is there.
+    pub(crate) fn mirror(&self, worker: &Rc<Worker>) {
+        if self.plan.framing.body.is_done()
+            && let Some((mirror, service)) = self.plan.mirror(worker)
+        {
+            mirror::send(worker, service, mirror, &self.scratch.request);
         }
     }
 

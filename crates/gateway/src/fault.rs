@@ -1,6 +1,6 @@
 //! What the gateway itself answers when it does not forward.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use sinew_core::{Error, Kind, Problem, Retry};
 
@@ -16,14 +16,23 @@ pub(crate) struct Fault {
     retry_after: Option<Duration>,
     /// The value of `WWW-Authenticate`.
     challenge: Option<Box<str>>,
-    /// The value of `Allow`.
-    allow: Option<&'static str>,
+    /// The methods that pass are said.
+    says_methods: bool,
     /// What the client gets instead of the problem.
     fallback: Option<Box<Fallback>>,
     /// The value of `Location`.
     location: Option<Box<str>>,
     /// The request cannot be trusted to end where it seems to.
     pub(crate) close: bool,
+    /// What a route's `reply` or `redirect` says instead of a problem.
+    fixed: Option<Box<Fixed>>,
+}
+
+/// An answer that a route fixes: its own header lines and its body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Fixed {
+    lines: Vec<u8>,
+    body: Arc<[u8]>,
 }
 
 impl Fault {
@@ -34,7 +43,7 @@ impl Fault {
         detail: impl Into<Cow<'static, str>>,
     ) -> Self {
         let detail = detail.into();
-        let (retry_after, challenge, allow, location) = (None, None, None, None);
+        let (retry_after, challenge, location) = (None, None, None);
         Self {
             status,
             code,
@@ -42,16 +51,31 @@ impl Fault {
             detail,
             retry_after,
             challenge,
-            allow,
+            says_methods: false,
             fallback: None,
             location,
             close: false,
+            fixed: None,
         }
     }
 
     fn closing(mut self) -> Self {
         self.close = true;
         self
+    }
+
+    /// No fault at all: a route's `reply` or `redirect`, with these lines of its own.
+    pub(crate) fn reply(status: u16, lines: Vec<u8>, body: Arc<[u8]>) -> Self {
+        let fixed = Some(Box::new(Fixed { lines, body }));
+        Self {
+            fixed,
+            ..Self::new(status, Kind::Internal, "", "")
+        }
+    }
+
+    /// What the log calls it; nothing when it is what a route asks for.
+    pub(crate) fn logged_code(&self) -> Option<&'static str> {
+        self.fixed.is_none().then_some(self.code)
     }
 
     /// The request's bytes are no unambiguous HTTP/1.1.
@@ -104,9 +128,12 @@ impl Fault {
 
     pub(crate) fn method_refused() -> Self {
         let detail = "CONNECT and TRACE do not pass the gateway";
-        let allow = Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
         let fault = Self::new(405, Kind::InvalidArgument, "gateway.method_refused", detail);
-        Self { allow, ..fault }.closing()
+        Self {
+            says_methods: true,
+            ..fault
+        }
+        .closing()
     }
 
     pub(crate) fn no_route() -> Self {
@@ -114,7 +141,7 @@ impl Fault {
             404,
             Kind::NotFound,
             "gateway.no_route",
-            "no route takes this host and path",
+            "no route takes this request",
         )
     }
 
@@ -271,8 +298,11 @@ impl Fault {
         self
     }
 
-    /// What the client gets: content type and body.
+    /// What the client gets: content type and body. The type of a fixed answer is among its lines.
     fn content(&self) -> (&str, Cow<'_, [u8]>) {
+        if let Some(fixed) = &self.fixed {
+            return ("", (&*fixed.body).into());
+        }
         match &self.fallback {
             Some(fallback) => (fallback.content_type(), fallback.body().as_bytes().into()),
             None => {
@@ -325,11 +355,21 @@ impl Fault {
         push_number(u64::from(self.status), to);
         to.push(b' ');
         to.extend_from_slice(reason(self.status).as_bytes());
-        to.extend_from_slice(b"\r\ncontent-type: ");
-        to.extend_from_slice(content_type.as_bytes());
-        to.extend_from_slice(b"\r\ncontent-length: ");
-        push_number(body.len() as u64, to);
         to.extend_from_slice(b"\r\n");
+        match &self.fixed {
+            Some(fixed) => to.extend_from_slice(&fixed.lines),
+            None => {
+                to.extend_from_slice(b"content-type: ");
+                to.extend_from_slice(content_type.as_bytes());
+                to.extend_from_slice(b"\r\n");
+            }
+        }
+        // RFC 9110 §8.6 forbids it for 204; for 304 it would be the length of what is not sent.
+        if !matches!(self.status, 204 | 304) {
+            to.extend_from_slice(b"content-length: ");
+            push_number(body.len() as u64, to);
+            to.extend_from_slice(b"\r\n");
+        }
         if let Some(wait) = self.retry_after {
             to.extend_from_slice(b"retry-after: ");
             push_number(wait.as_millis().div_ceil(1_000).max(1) as u64, to);
@@ -340,10 +380,8 @@ impl Fault {
             to.extend_from_slice(challenge.as_bytes());
             to.extend_from_slice(b"\r\n");
         }
-        if let Some(allow) = self.allow {
-            to.extend_from_slice(b"allow: ");
-            to.extend_from_slice(allow.as_bytes());
-            to.extend_from_slice(b"\r\n");
+        if self.says_methods {
+            to.extend_from_slice(b"allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
         }
         if let Some(location) = &self.location {
             to.extend_from_slice(b"location: ");
@@ -368,6 +406,14 @@ impl Fault {
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
         308 => "Permanent Redirect",
         400 => "Bad Request",
         401 => "Unauthorized",
@@ -375,13 +421,18 @@ fn reason(status: u16) -> &'static str {
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        410 => "Gone",
         413 => "Content Too Large",
         417 => "Expectation Failed",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
         508 => "Loop Detected",
+        _ if status < 300 => "Success",
+        _ if status < 400 => "Redirection",
         _ => "Error",
     }
 }

@@ -1,5 +1,7 @@
 //! Sends a request to an instance, to another one where that is safe, and the response back.
 
+use std::rc::Rc;
+
 use crate::{
     exchange::{Exchange, Failure, Relayed},
     fault::Fault,
@@ -30,7 +32,7 @@ pub(crate) enum Outcome {
 }
 
 pub(crate) async fn forward(
-    worker: &Worker,
+    worker: &Rc<Worker>,
     client: &mut Client,
     scratch: &mut Scratch,
     plan: &mut Plan,
@@ -47,6 +49,7 @@ pub(crate) async fn forward(
     let mut tries = Tries::new(plan);
     let key = service.key(client, scratch);
     let mut exchange = Exchange::new(worker, client, scratch, plan);
+    exchange.mirror(worker);
     let mut ended = |cause| {
         if let Some(admission) = &mut admission {
             admission.ended(worker, cause);

@@ -1,5 +1,4 @@
 use std::{
-    collections::HashMap,
     io,
     net::{SocketAddr, TcpListener},
     sync::{
@@ -12,7 +11,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use sinew_core::{Error, Kind, Name, Result};
+use sinew_core::{Error, Kind, Result};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::watch;
 
@@ -21,14 +20,13 @@ use crate::{
     config::{AccessLog, GatewayConfig},
     discovery::Discovery,
     keys::Keys,
-    metrics::{Metrics, PerThread, RouteCounters, ServiceCounters, Stats},
-    policy::{self, Upstream},
-    proxy,
+    metrics::{Metrics, Stats},
+    policy, proxy,
     route::{Auth, Route},
     router::Router,
     routing::Routing,
+    snapshot::{Snapshot, Surroundings},
     tls::{self, Tls},
-    upstream::Bulkhead,
     worker,
 };
 
@@ -40,8 +38,8 @@ pub struct Gateway {
     tls_address: Option<SocketAddr>,
     _watcher: Option<tls::Watcher>,
     workers: Mutex<Vec<JoinHandle<()>>>,
-    /// One change of the routes at a time.
-    changing: Mutex<()>,
+    /// One change of the routes at a time; the snapshots before, for as long as somebody uses them.
+    changing: Mutex<Vec<Arc<Snapshot>>>,
 }
 
 /// What all threads share. Nothing here is written on the way of a request.
@@ -62,104 +60,11 @@ pub(crate) struct Shared {
     pub(crate) log: Option<access_log::Sender>,
 }
 
-/// The routes at one time.
-pub(crate) struct Snapshot {
-    pub(crate) version: u64,
-    pub(crate) router: Router,
-    /// In the order of the router's.
-    pub(crate) routes: Vec<RouteEntry>,
-    pub(crate) services: Vec<ServiceEntry>,
-}
-
-pub(crate) struct ServiceEntry {
-    pub(crate) name: Name,
-    pub(crate) counters: Arc<PerThread<ServiceCounters>>,
-    /// The default when there is none.
-    pub(crate) policy: Option<Arc<Upstream>>,
-    /// Shared by the threads, and kept over changes of everything but itself.
-    pub(crate) bulkhead: Option<Arc<Bulkhead>>,
-}
-
-impl ServiceEntry {
-    fn new(
-        name: Name,
-        policy: Option<&Arc<Upstream>>,
-        previous: Option<&Snapshot>,
-        metrics: &Metrics,
-    ) -> Self {
-        let wanted = policy.and_then(|policy| policy.bulkhead.as_ref());
-        let bulkhead = wanted.map(|wanted| {
-            let services = previous.map_or(&[][..], |snapshot| &snapshot.services);
-            let known = services.iter().find(|one| one.name == name);
-            let known = known.and_then(|known| known.bulkhead.clone());
-            let same = known.filter(|known| known.policy == *wanted);
-            same.unwrap_or_else(|| Bulkhead::new(wanted))
-        });
-        Self {
-            counters: metrics.service(&name),
-            policy: policy.cloned(),
-            bulkhead,
-            name,
-        }
-    }
-}
-
-pub(crate) struct RouteEntry {
-    pub(crate) route: Arc<Route>,
-    pub(crate) label: String,
-    /// Its index in the snapshot's services.
-    pub(crate) service: usize,
-    pub(crate) counters: Arc<PerThread<RouteCounters>>,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Serving,
     Draining,
     Stopped,
-}
-
-impl Snapshot {
-    fn new(
-        version: u64,
-        router: Router,
-        upstreams: &[Upstream],
-        previous: Option<&Self>,
-        metrics: &Metrics,
-    ) -> Self {
-        let mut services: Vec<ServiceEntry> = Vec::new();
-        let policies: HashMap<_, _> = upstreams
-            .iter()
-            .map(|one| (&one.service, Arc::new(one.clone())))
-            .collect();
-        let mut indexes = HashMap::new();
-        let routes = router
-            .routes()
-            .iter()
-            .map(|route| {
-                let service = *indexes.entry(route.service.clone()).or_insert_with(|| {
-                    let name = route.service.clone();
-                    let policy = policies.get(&name);
-                    services.push(ServiceEntry::new(name, policy, previous, metrics));
-                    services.len() - 1
-                });
-                let label = route.label();
-                let counters = metrics.route(&label, &route.service);
-                RouteEntry {
-                    route: route.clone(),
-                    label,
-                    service,
-                    counters,
-                }
-            })
-            .collect();
-        Self {
-            version,
-            router,
-            routes,
-            services,
-        }
-    }
 }
 
 impl Gateway {
@@ -179,7 +84,12 @@ impl Gateway {
         policy::check(&config.routing.upstreams)?;
         let router = Router::build(config.routing.routes.clone())?;
         check_proofs(&config, &config.routing.routes)?;
-        let snapshot = Snapshot::new(1, router, &config.routing.upstreams, None, &metrics);
+        let with = Surroundings {
+            metrics: &metrics,
+            discovery: &*discovery,
+            zone: config.zone.as_deref(),
+        };
+        let snapshot = Snapshot::new(1, router, &config.routing.upstreams, None, &with);
         let (tls, watched) = tls::open(&config).map_err(|misfit| {
             Error::new(
                 Kind::InvalidArgument,
@@ -279,27 +189,31 @@ impl Gateway {
     pub fn set_routing(&self, routing: Routing) -> Result<u64> {
         policy::check(&routing.upstreams)?;
         check_proofs(&self.shared.config, &routing.routes)?;
-        let router = Router::build(routing.routes)?;
-        let _one_at_a_time = self.changing.lock();
-        let previous = self.shared.snapshot.load_full();
-        let version = previous.version + 1;
-        let metrics = &self.shared.metrics;
-        let snapshot = Snapshot::new(
-            version,
-            router,
-            &routing.upstreams,
-            Some(&previous),
-            metrics,
-        );
+        let mut retired = self.changing.lock();
+        let old = self.shared.snapshot.load_full();
+        let router = Router::rebuild(routing.routes, &old.router)?;
+        let version = old.version + 1;
+        let with = Surroundings {
+            metrics: &self.shared.metrics,
+            discovery: &*self.shared.discovery,
+            zone: self.shared.config.zone.as_deref(),
+        };
+        let snapshot = Snapshot::new(version, router, &routing.upstreams, Some(&old), &with);
         self.shared.snapshot.store(Arc::new(snapshot));
         self.shared.version.store(version, Ordering::Release);
+        // What a thread is the last to let go it has to take apart, and requests would wait for it.
+        retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        retired.push(old);
         Ok(version)
     }
 
     /// The version of the routes and the routes, in the order they were given.
     pub fn routes(&self) -> (u64, Vec<Arc<Route>>) {
         let snapshot = self.shared.snapshot.load();
-        (snapshot.version, snapshot.router.routes().to_vec())
+        (
+            snapshot.version,
+            snapshot.router.routes().cloned().collect(),
+        )
     }
 
     /// All metrics in the Prometheus text format.

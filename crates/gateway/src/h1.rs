@@ -12,7 +12,7 @@ mod trailers;
 
 pub(crate) use body::{Body, BodyFault, Piece};
 pub(crate) use buffer::{Buffer, push_chunk, push_chunk_size, push_number};
-pub(crate) use fields::{FieldKind, Fields};
+pub(crate) use fields::{FieldKind, Fields, classify};
 pub(crate) use protocols::push_protocols;
 pub(crate) use request::{Destination, Framing, MOST_HEADERS, RequestHead};
 pub(crate) use response::ResponseHead;

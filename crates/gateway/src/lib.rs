@@ -8,23 +8,32 @@
 //! edge        what comes before the first request: PROXY header, TLS handshake
 //! server      reads the head (h1), answers, keeps the connection or ends it
 //! h2          brings the streams of HTTP/2 into the form of HTTP/1.1, on both sides
-//! prepare     framing → canonical host and path → route → proof → the head for the instance
-//! forward     picks an instance (upstream), connects, tries another one where that is safe
+//! prepare     framing → canonical host and path → route (router) → backend → proof → the route's
+//!             own answer (action), or the head for the instance
+//! forward     picks an instance (upstream), connects, tries another one where that is safe;
+//!             a copy may go to another service (mirror)
 //! exchange    request up and response down at once, within bounded memory and time
 //! tunnel      bytes in both directions, when both sides have agreed to another protocol
 //! record      metrics and the access log
 //! ```
+//!
+//! What is configured is compiled once: routes (`route`, `pattern`, `matcher`, `backend` → `compiled`)
+//! into a `snapshot`, which takes over from the one before what a change does not touch.
 //!
 //! TLS ends in `stream`: everything behind it works on streams of bytes, whatever carries them, and
 //! everything behind `server` on a request's head and two of them. `node` plugs in who knows the
 //! instances ([`Discovery`]) and the keys ([`Keys`]).
 
 mod access_log;
+mod action;
 mod address_range;
 mod auth;
+mod backend;
+mod compiled;
 mod config;
 mod discovery;
 mod edge;
+mod endpoints;
 mod exchange;
 mod fault;
 mod forward;
@@ -35,8 +44,11 @@ mod h2;
 mod hedge;
 mod host;
 mod keys;
+mod matcher;
 mod metrics;
+mod mirror;
 mod path;
+mod pattern;
 mod policy;
 mod prepare;
 mod protocol;
@@ -48,6 +60,7 @@ mod router;
 mod routing;
 mod scratch;
 mod server;
+mod snapshot;
 mod stream;
 mod timer;
 mod tls;
@@ -55,20 +68,26 @@ mod trace;
 mod tries;
 mod tunnel;
 mod upstream;
+mod variables;
 mod worker;
 
+pub use action::{Redirect, Reply};
 pub use address_range::AddressRange;
+pub use backend::{Backend, Sticky, SubsetFallback};
 pub use config::{AccessLog, GatewayConfig, Limits};
 pub use discovery::{Discovery, Endpoint, EndpointStatus, FixedDiscovery};
 pub use gateway::Gateway;
 pub use keys::{Keys, TokenKeys};
+pub use matcher::{FieldMatch, HeaderLines, Question};
 pub use metrics::Stats;
+pub use mirror::Mirror;
+pub use pattern::PathPattern;
 pub use policy::{
     Balance, Breaker, Bulkhead, Conditions, Ejection, Fallback, HashBy, Hedge, Shedding, Upstream,
 };
 pub use protocol::Protocol;
-pub use route::{Auth, PathPattern, Route};
-pub use router::Router;
+pub use route::{Auth, Route};
+pub use router::{RouteFault, Router};
 pub use routing::Routing;
 pub use tls::{
     CertificateFiles, ClientCertificate, Misfit, Place, TlsConfig, TlsVersion, UnknownName,

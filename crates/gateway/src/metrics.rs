@@ -81,6 +81,10 @@ pub(crate) struct ServiceCounters {
     /// Bytes on them, from clients and to clients.
     pub(crate) upgraded_in: Counter,
     pub(crate) upgraded_out: Counter,
+    /// Copies of requests that it was sent.
+    pub(crate) mirrored: Counter,
+    pub(crate) mirror_failures: Counter,
+    pub(crate) mirrors_dropped: Counter,
     pub(crate) resilience: ResilienceCounters,
 }
 
@@ -148,9 +152,10 @@ pub(crate) struct Metrics {
     pub(crate) threads: Arc<PerThread<ThreadCounters>>,
     /// Requests that no route took.
     pub(crate) unrouted: Arc<PerThread<RouteCounters>>,
-    /// By route and service.
-    routes: Mutex<Series<(String, String), RouteCounters>>,
-    services: Mutex<Series<String, ServiceCounters>>,
+    /// By route, service and subset.
+    routes: Mutex<Series<(String, String, String), RouteCounters>>,
+    /// By service and subset.
+    services: Mutex<Series<(String, String), ServiceCounters>>,
 }
 
 /// Figures of the whole gateway at one moment.
@@ -179,11 +184,16 @@ impl Metrics {
         }
     }
 
-    pub(crate) fn route(&self, label: &str, service: &Name) -> Arc<PerThread<RouteCounters>> {
+    pub(crate) fn route(
+        &self,
+        label: &str,
+        service: &str,
+        subset: &str,
+    ) -> Arc<PerThread<RouteCounters>> {
         let mut routes = self.routes.lock();
-        let mut key = (label.to_owned(), service.to_string());
+        let mut key = (label.to_owned(), service.to_owned(), subset.to_owned());
         if routes.len() >= MOST_SERIES && !routes.contains_key(&key) {
-            key = (OTHERS.to_owned(), OTHERS.to_owned());
+            key = (OTHERS.to_owned(), OTHERS.to_owned(), String::new());
         }
         routes
             .entry(key)
@@ -191,12 +201,14 @@ impl Metrics {
             .clone()
     }
 
-    pub(crate) fn service(&self, name: &Name) -> Arc<PerThread<ServiceCounters>> {
+    pub(crate) fn service(&self, name: &Name, subset: &str) -> Arc<PerThread<ServiceCounters>> {
         let mut services = self.services.lock();
-        let full = services.len() >= MOST_SERIES && !services.contains_key(name.as_str());
-        let key = if full { OTHERS } else { name.as_str() };
+        let mut key = (name.to_string(), subset.to_owned());
+        if services.len() >= MOST_SERIES && !services.contains_key(&key) {
+            key = (OTHERS.to_owned(), String::new());
+        }
         services
-            .entry(key.to_owned())
+            .entry(key)
             .or_insert_with(|| PerThread::new(self.thread_count))
             .clone()
     }
@@ -278,12 +290,8 @@ impl Metrics {
             .routes
             .lock()
             .iter()
-            .map(|((route, service), counters)| {
-                let labels = format!(
-                    "route=\"{}\",service=\"{}\"",
-                    escaped(route),
-                    escaped(service)
-                );
+            .map(|((route, service, subset), counters)| {
+                let labels = format!("route=\"{}\",{}", escaped(route), of(service, subset));
                 (labels, counters.clone())
             })
             .collect();
@@ -352,7 +360,7 @@ impl Metrics {
 
     fn service_text(&self, text: &mut String) {
         type Pick = fn(&ServiceCounters) -> &Counter;
-        let series: [(&str, &str, &str, Pick); 12] = [
+        let series: [(&str, &str, &str, Pick); 15] = [
             (
                 "connects_total",
                 "counter",
@@ -425,16 +433,31 @@ impl Metrics {
                 "Bytes to clients on upgraded connections.",
                 |s| &s.upgraded_out,
             ),
+            (
+                "mirrored_total",
+                "counter",
+                "Copies of requests sent.",
+                |s| &s.mirrored,
+            ),
+            (
+                "mirror_failures_total",
+                "counter",
+                "Copies without an answer in time, or with a server's error.",
+                |s| &s.mirror_failures,
+            ),
+            (
+                "mirrors_dropped_total",
+                "counter",
+                "Copies not made because too many were on their way.",
+                |s| &s.mirrors_dropped,
+            ),
         ];
         let services = self.services.lock();
         for (name, kind, help, pick) in series {
             head(text, &format!("upstream_{name}"), kind, help);
-            for (service, counters) in &*services {
-                let (service, value) = (escaped(service), counters.sum(pick));
-                let _ = writeln!(
-                    text,
-                    "sinew_gateway_upstream_{name}{{service=\"{service}\"}} {value}"
-                );
+            for ((service, subset), counters) in &*services {
+                let (labels, value) = (of(service, subset), counters.sum(pick));
+                let _ = writeln!(text, "sinew_gateway_upstream_{name}{{{labels}}} {value}");
             }
         }
     }
@@ -445,6 +468,16 @@ pub(crate) fn head(text: &mut String, name: &str, kind: &str, help: &str) {
         text,
         "# HELP sinew_gateway_{name} {help}\n# TYPE sinew_gateway_{name} {kind}"
     );
+}
+
+/// The labels of a service, or of a part of it.
+fn of(service: &str, subset: &str) -> String {
+    let service = escaped(service);
+    if subset.is_empty() {
+        format!("service=\"{service}\"")
+    } else {
+        format!("service=\"{service}\",subset=\"{}\"", escaped(subset))
+    }
 }
 
 pub(crate) fn escaped(value: &str) -> String {
@@ -461,8 +494,7 @@ mod tests {
     #[test]
     fn threads_are_summed_and_labels_bounded() {
         let metrics = Metrics::new(2);
-        let service = Name::new("orders").unwrap();
-        let route = metrics.route("a\"b", &service);
+        let route = metrics.route("a\"b", "orders", "");
         route.of(0).record(200, Duration::from_micros(400), 0, 128);
         route.of(1).record(503, Duration::from_secs(60), 5, 0);
         metrics.threads.of(1).requests.add(2);
@@ -480,7 +512,7 @@ mod tests {
         }
         assert_eq!(metrics.stats().requests, 2);
         for index in 0..MOST_SERIES + 10 {
-            metrics.route(&index.to_string(), &service);
+            metrics.route(&index.to_string(), "orders", "v=1");
         }
         assert!(metrics.routes.lock().len() <= MOST_SERIES + 1);
     }

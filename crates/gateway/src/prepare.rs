@@ -3,12 +3,15 @@
 use std::rc::Rc;
 
 use crate::{
+    compiled::Compiled,
     fault::Fault,
     grpc,
     h1::{
         Destination, FieldKind, Framing, RequestHead, push_announcement, push_number,
         push_protocols,
     },
+    matcher::Question,
+    mirror::Mirror,
     path,
     record::Record,
     route::{Auth, Route},
@@ -17,6 +20,7 @@ use crate::{
     timer::Millis,
     trace,
     upstream::Service,
+    variables::Values,
     worker::{Table, Worker},
 };
 
@@ -24,6 +28,10 @@ use crate::{
 pub(crate) struct Plan {
     table: Rc<Table>,
     route: usize,
+    backend: usize,
+    service: Rc<Service>,
+    /// The client is told to come back to the same backend.
+    tells_backend: bool,
     pub(crate) framing: Framing,
     /// The body's framing towards the instance.
     pub(crate) chunked: bool,
@@ -44,11 +52,31 @@ pub(crate) struct Call {
 
 impl Plan {
     pub(crate) fn route(&self) -> &Route {
-        &self.table.snapshot.routes[self.route].route
+        &self.compiled().route
+    }
+
+    fn compiled(&self) -> &Compiled {
+        &self.table.snapshot.routes[self.route].compiled
     }
 
     pub(crate) fn service(&self) -> &Rc<Service> {
-        &self.table.services[self.table.snapshot.routes[self.route].service]
+        &self.service
+    }
+
+    /// Who gets a copy of the request, if anybody may.
+    pub(crate) fn mirror(&self, worker: &Worker) -> Option<(&Mirror, &Rc<Service>)> {
+        let entry = &self.table.snapshot.routes[self.route];
+        let target = entry.mirror.filter(|_| !self.upgrade)?;
+        let mirror = entry.compiled.route.mirror.as_ref()?;
+        Some((mirror, worker.service(&self.table, target)))
+    }
+
+    /// A header line for the client, or nothing.
+    pub(crate) fn own_line(&self) -> &[u8] {
+        match &self.compiled().backends {
+            Some(backends) if self.tells_backend => backends.list[self.backend].set_cookie(),
+            _ => b"",
+        }
     }
 
     /// Whether some of the request's body is still with the client.
@@ -104,13 +132,48 @@ pub(crate) fn prepare(
     }
 
     let table = worker.table();
+    let asked = Question {
+        host,
+        path,
+        query,
+        method: head.method(),
+        source: client.peer.ip(),
+        fields: &*head,
+    };
     let route = table
         .snapshot
         .router
-        .find(host, path)
+        .find(&asked)
         .ok_or_else(Fault::no_route)?;
-    record.routed(&table, route);
+    let entry = &table.snapshot.routes[route];
+    let (backend, tells_backend) = match &entry.compiled.backends {
+        Some(backends) => backends.choose(&*head, || worker.random.next()),
+        None => (0, false),
+    };
+    record.routed(&table, route, backend);
     let upgrade = head.asks_for_upgrade();
+    let passes = head
+        .values(FieldKind::Via)
+        .flat_map(|via| via.split(|b| *b == b','));
+    if passes
+        .filter(|member| member.trim_ascii() == VIA.as_bytes())
+        .count()
+        >= MOST_PASSES
+    {
+        return Err(Fault::loop_detected());
+    }
+    let mut identity = None;
+    for proof in &entry.compiled.route.auth {
+        match proof {
+            Auth::ClientCertificate if client.certified => {}
+            Auth::ClientCertificate => return Err(Fault::client_certificate_required()),
+            Auth::Jwt => identity = Some(worker.auth.check(head, worker.clock.now())?),
+        }
+    }
+    let Some(target) = entry.backends[backend].target else {
+        return Err(own_answer(&entry.compiled, &asked));
+    };
+    let service = worker.service(&table, target).clone();
     let plan = Plan {
         chunked: framing.body.is_chunked(),
         to_head: head.method() == "HEAD",
@@ -123,26 +186,11 @@ pub(crate) fn prepare(
         }),
         table,
         route,
+        backend,
+        service,
+        tells_backend,
         framing,
     };
-    let passes = head
-        .values(FieldKind::Via)
-        .flat_map(|via| via.split(|b| *b == b','));
-    if passes
-        .filter(|member| member.trim_ascii() == VIA.as_bytes())
-        .count()
-        >= MOST_PASSES
-    {
-        return Err(Fault::loop_detected());
-    }
-    let mut identity = None;
-    for proof in &plan.route().auth {
-        match proof {
-            Auth::ClientCertificate if client.certified => {}
-            Auth::ClientCertificate => return Err(Fault::client_certificate_required()),
-            Auth::Jwt => identity = Some(worker.auth.check(head, worker.clock.now())?),
-        }
-    }
     let limit = plan.route().max_body;
     if plan
         .framing
@@ -153,7 +201,7 @@ pub(crate) fn prepare(
         return Err(Fault::body_too_large(limit));
     }
 
-    render(worker, client, scratch, &plan);
+    render(worker, client, scratch, &plan)?;
     if let Some(identity) = identity {
         scratch.request.extend_from_slice(identity.lines());
     }
@@ -177,6 +225,20 @@ pub(crate) fn prepare(
             .extend_from_slice(b"transfer-encoding: chunked\r\n\r\n"),
     }
     Ok(plan)
+}
+
+/// What a route that does not forward says.
+fn own_answer(route: &Compiled, asked: &Question<'_>) -> Fault {
+    let Question {
+        host, path, query, ..
+    } = *asked;
+    let regex = route.regex.as_ref();
+    let Some(answer) = &route.answer else {
+        return Fault::no_route();
+    };
+    answer
+        .fault(Values { host, path, regex }, query)
+        .unwrap_or_else(|fault| fault)
 }
 
 /// Takes the body of a request that is not forwarded out of the input, if all of it is there.
@@ -213,41 +275,49 @@ fn canonical_target(target: &[u8], path: &mut String, query: &mut String) -> Res
 }
 
 /// Writes the head for the instance but for its last lines.
-fn render(worker: &Worker, client: &Client, scratch: &mut Scratch, plan: &Plan) {
+fn render(
+    worker: &Worker,
+    client: &Client,
+    scratch: &mut Scratch,
+    plan: &Plan,
+) -> Result<(), Fault> {
     let Scratch {
         head,
         path,
         query,
+        host,
         request,
         request_id,
         ..
     } = scratch;
-    let path = match &plan.route().strip_prefix {
-        Some(prefix) => &path[prefix.len()..],
-        None => path.as_str(),
-    };
-    let host = match head.destination() {
+    let host_text = match head.destination() {
         Ok(Destination {
             host_text: Some(text),
             ..
         }) => text,
-        _ => plan.route().service.as_str().as_bytes(),
+        _ => plan.service().name.as_str().as_bytes(),
     };
     let to = request;
     to.clear();
     put(to, &[head.method().as_bytes(), b" "]);
-    if !path.starts_with('/') {
-        to.push(b'/');
+    let route = plan.compiled();
+    match (&route.rewrite, &route.route.strip_prefix) {
+        (Some(rewrite), _) => {
+            let regex = route.regex.as_ref();
+            rewrite.push(Values { host, path, regex }, to)?;
+        }
+        (None, Some(prefix)) => {
+            let rest = &path[prefix.len()..];
+            if !rest.starts_with('/') {
+                to.push(b'/');
+            }
+            to.extend_from_slice(rest.as_bytes());
+        }
+        (None, None) => to.extend_from_slice(path.as_bytes()),
     }
     put(
         to,
-        &[
-            path.as_bytes(),
-            query.as_bytes(),
-            b" HTTP/1.1\r\nhost: ",
-            host,
-            b"\r\n",
-        ],
+        &[query.as_bytes(), b" HTTP/1.1\r\nhost: ", host_text, b"\r\n"],
     );
 
     let trace = trace::context(head);
@@ -255,13 +325,18 @@ fn render(worker: &Worker, client: &Client, scratch: &mut Scratch, plan: &Plan) 
 
     put(
         to,
-        &[client.forwarding.as_bytes(), b";host=\"", host, b"\"\r\n"],
+        &[
+            client.forwarding.as_bytes(),
+            b";host=\"",
+            host_text,
+            b"\"\r\n",
+        ],
     );
     put(
         to,
         &[
             b"x-forwarded-host: ",
-            host,
+            host_text,
             b"\r\nvia: ",
             VIA.as_bytes(),
             b"\r\n",
@@ -274,6 +349,7 @@ fn render(worker: &Worker, client: &Client, scratch: &mut Scratch, plan: &Plan) 
     if trace.is_none() {
         trace::push_new_context(&worker.random, to);
     }
+    Ok(())
 }
 
 /// Appends the client's fields that pass.

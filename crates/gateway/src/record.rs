@@ -6,16 +6,17 @@ use sinew_core::InstanceId;
 
 use crate::{
     access_log,
-    gateway::RouteEntry,
     scratch::Scratch,
     server::Client,
+    snapshot::{BackendEntry, RouteEntry, Target},
     worker::{Table, Worker},
 };
 
 pub(crate) struct Record {
     worker: Rc<Worker>,
     started: Duration,
-    route: Option<(Rc<Table>, usize)>,
+    /// And which of its backends.
+    route: Option<(Rc<Table>, usize, usize)>,
     status: u16,
     code: Option<&'static str>,
     upgraded: bool,
@@ -46,8 +47,8 @@ impl Record {
         }
     }
 
-    pub(crate) fn routed(&mut self, table: &Rc<Table>, route: usize) {
-        self.route = Some((table.clone(), route));
+    pub(crate) fn routed(&mut self, table: &Rc<Table>, route: usize, backend: usize) {
+        self.route = Some((table.clone(), route, backend));
     }
 
     pub(crate) fn answered(&mut self, status: u16, code: Option<&'static str>) {
@@ -73,9 +74,16 @@ impl Record {
         self.worker.clock.monotonic().saturating_sub(self.started)
     }
 
-    fn route(&self) -> Option<&RouteEntry> {
-        let (table, index) = self.route.as_ref()?;
-        Some(&table.snapshot.routes[*index])
+    fn route(&self) -> Option<(&RouteEntry, &BackendEntry)> {
+        let (table, route, backend) = self.route.as_ref()?;
+        let route = &table.snapshot.routes[*route];
+        Some((route, &route.backends[*backend]))
+    }
+
+    fn target(&self) -> Option<&Target> {
+        let (table, ..) = self.route.as_ref()?;
+        let (_, backend) = self.route()?;
+        Some(&table.snapshot.targets.list[backend.target?])
     }
 
     fn count(&self, took: Duration) {
@@ -83,7 +91,7 @@ impl Record {
         let metrics = &self.worker.shared.metrics;
         let counters = self
             .route()
-            .map_or(&metrics.unrouted, |route| &route.counters);
+            .map_or(&metrics.unrouted, |(_, backend)| &backend.counters);
         counters
             .of(self.worker.index)
             .record(self.status, took, self.body_in, self.body_out);
@@ -91,7 +99,7 @@ impl Record {
 
     /// Counts and logs.
     pub(crate) fn finish(self, worker: &Worker, client: &Client, scratch: &Scratch) {
-        let (took, route) = (self.took(), self.route());
+        let (took, route, target) = (self.took(), self.route(), self.target());
         if !self.upgraded {
             self.count(took);
         }
@@ -107,8 +115,9 @@ impl Record {
             query: &scratch.query,
             status: self.status,
             code: self.code,
-            route: route.map(|route| route.label.as_str()),
-            service: route.map(|route| route.route.service.as_str()),
+            route: route.map(|(route, _)| &*route.compiled.label),
+            service: target.map(|target| target.key.service.as_str()),
+            subset: target.map_or("", |target| &target.subset),
             instance: self.instance.as_ref().map(InstanceId::as_str),
             retries: self.retries,
             took,

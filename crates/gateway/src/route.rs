@@ -1,10 +1,15 @@
-use std::{fmt, str::FromStr, time::Duration};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sinew_core::{Error, Kind, Name, Result, units};
+use sinew_core::{Name, units};
 
 use crate::{
-    path,
+    action::{Redirect, Reply},
+    address_range::AddressRange,
+    backend::{Backend, Sticky},
+    matcher::FieldMatch,
+    mirror::Mirror,
+    pattern::PathPattern,
     policy::{Conditions, Fallback, Hedge, optional_duration},
     protocol::Protocol,
 };
@@ -17,16 +22,55 @@ pub struct Route {
     /// What metrics and logs call it; `host` and `path` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Name>,
-    /// Only requests to this host, whatever the port; any host when absent.
+    /// Before what is said of specificity: a higher one wins.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub priority: i32,
+    /// Only requests to this host, whatever the port; `*.example.com` takes every name below; any
+    /// host when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// `/api/orders/**` takes `/api/orders` and everything below, `/x` takes just that.
+    /// `/api/orders/**` takes `/api/orders` and everything below, `/x` takes just that,
+    /// `/users/{id}` any one segment there, `~/img/\d+` what the expression takes.
     pub path: PathPattern,
-    /// Where requests go.
-    pub service: Name,
+    /// Only these methods; any when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<String>,
+    /// Only requests whose header fields meet all of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<FieldMatch>,
+    /// Only requests whose cookies meet all of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cookies: Vec<FieldMatch>,
+    /// Only requests whose query parameters meet all of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub query: Vec<FieldMatch>,
+    /// Only clients from these addresses; from anywhere when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<AddressRange>,
+    /// Where requests go. A route has this, or `backends`, `redirect` or `reply`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Name>,
+    /// Where requests go, by weight.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backends: Vec<Backend>,
+    /// Keeps clients with the backend that they had first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<Sticky>,
+    /// Who gets copies of the requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Mirror>,
+    /// Where clients are sent instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<Redirect>,
+    /// What clients are answered instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply: Option<Reply>,
     /// A prefix of `path` that the service does not see.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strip_prefix: Option<String>,
+    /// The path that the service sees instead: `/v2/{order}{rest}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewrite: Option<String>,
     /// What a request must prove before it passes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub auth: Vec<Auth>,
@@ -85,15 +129,8 @@ pub enum Auth {
     ClientCertificate,
 }
 
-/// Which paths a route takes. Always in canonical form.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum PathPattern {
-    /// This path.
-    Exact(String),
-    /// This path (without a slash at the end) and everything below it, on a segment boundary.
-    /// Empty takes every path.
-    Prefix(String),
+fn is_zero(priority: &i32) -> bool {
+    *priority == 0
 }
 
 fn connect_timeout() -> Duration {
@@ -121,11 +158,31 @@ impl Route {
     /// bodies up to 1 MiB.
     pub fn new(path: PathPattern, service: Name) -> Self {
         Self {
+            service: Some(service),
+            ..Self::matching(path)
+        }
+    }
+
+    /// A route with the defaults that still lacks an action.
+    pub fn matching(path: PathPattern) -> Self {
+        Self {
             name: None,
+            priority: 0,
             host: None,
             path,
-            service,
+            methods: Vec::new(),
+            headers: Vec::new(),
+            cookies: Vec::new(),
+            query: Vec::new(),
+            sources: Vec::new(),
+            service: None,
+            backends: Vec::new(),
+            sticky: None,
+            mirror: None,
+            redirect: None,
+            reply: None,
             strip_prefix: None,
+            rewrite: None,
             auth: Vec::new(),
             connect_timeout: connect_timeout(),
             timeout: timeout(),
@@ -143,6 +200,18 @@ impl Route {
         }
     }
 
+    /// Whether it takes the same requests, with the same precedence.
+    pub(crate) fn matches_like(&self, other: &Self) -> bool {
+        self.priority == other.priority
+            && self.host == other.host
+            && self.path == other.path
+            && self.methods == other.methods
+            && self.headers == other.headers
+            && self.cookies == other.cookies
+            && self.query == other.query
+            && self.sources == other.sources
+    }
+
     /// What metrics and logs call it.
     pub fn label(&self) -> String {
         match (&self.name, &self.host) {
@@ -150,75 +219,6 @@ impl Route {
             (None, Some(host)) => format!("{host}{}", self.path),
             (None, None) => self.path.to_string(),
         }
-    }
-}
-
-impl PathPattern {
-    /// Reads `/a/**` or `/a`; `gateway.route_invalid` (InvalidArgument) when it could never match
-    /// a canonical path.
-    pub fn parse(text: &str) -> Result<Self> {
-        let invalid = |why: &str| {
-            Error::new(
-                Kind::InvalidArgument,
-                "gateway.route_invalid",
-                format!("{text:?} is not a route's path: {why}"),
-            )
-        };
-        let (fixed, prefix) = match text.strip_suffix("/**") {
-            Some(fixed) => (fixed, true),
-            None => (text, false),
-        };
-        if fixed.contains('*') {
-            return Err(invalid("`**` may stand at the end alone, after a slash"));
-        }
-        if fixed.contains('?') {
-            return Err(invalid("it matches paths, not queries"));
-        }
-        let mut canonical = Vec::new();
-        if !(prefix && fixed.is_empty()) {
-            path::canonicalise(fixed.as_bytes(), &mut canonical)
-                .map_err(|refusal| invalid(refusal.why()))?;
-        }
-        if prefix && canonical.ends_with(b"/") {
-            return Err(invalid("a slash stands twice before `**`"));
-        }
-        let canonical = String::from_utf8(canonical).expect("canonical paths are ASCII");
-        Ok(if prefix {
-            Self::Prefix(canonical)
-        } else {
-            Self::Exact(canonical)
-        })
-    }
-}
-
-impl fmt::Display for PathPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exact(path) => f.write_str(path),
-            Self::Prefix(path) => write!(f, "{path}/**"),
-        }
-    }
-}
-
-impl FromStr for PathPattern {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        Self::parse(text)
-    }
-}
-
-impl TryFrom<String> for PathPattern {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self> {
-        Self::parse(&text)
-    }
-}
-
-impl From<PathPattern> for String {
-    fn from(pattern: PathPattern) -> Self {
-        pattern.to_string()
     }
 }
 
@@ -250,18 +250,28 @@ mod tests {
     }
 
     #[test]
-    fn patterns_are_canonical() {
-        let parse = |text| PathPattern::parse(text).map(|pattern| pattern.to_string());
-        assert_eq!(parse("/**").unwrap(), "/**");
-        assert_eq!(parse("/%61b").unwrap(), "/ab");
-        for bad in [
-            "", "a", "a/**", "/a/*", "/a/**/b", "/a/../b", "/a?b", "/a//b", "//**", "/%2f",
-        ] {
-            assert_eq!(
-                parse(bad).unwrap_err().code(),
-                "gateway.route_invalid",
-                "{bad}"
-            );
-        }
+    fn every_matcher_and_action_goes_through_toml_and_json() {
+        let text = r#"
+            name = "one"
+            priority = 5
+            host = "*.example.com"
+            path = "/users/{id}/**"
+            methods = ["GET"]
+            headers = [{ name = "x-a", exact = "1" }, { name = "x-b", present = false }]
+            cookies = [{ name = "beta" }]
+            query = [{ name = "q", regex = '\d+' }]
+            sources = ["10.0.0.0/8"]
+            redirect = { to = "https://{host}/new/{id}{rest}" }
+        "#;
+        let route: Route = toml::from_str(text).unwrap();
+        assert_eq!(route.redirect.as_ref().unwrap().status, 308);
+        let json = serde_json::to_string(&route).unwrap();
+        assert_eq!(serde_json::from_str::<Route>(&json).unwrap(), route);
+        let again = toml::to_string(&route).unwrap();
+        assert_eq!(toml::from_str::<Route>(&again).unwrap(), route);
+        assert_eq!(crate::Router::faults(&[route]), []);
+        let reply = "path = \"/\"\nreply = { status = 503, body = \"x\" }";
+        let reply: Route = toml::from_str(reply).unwrap();
+        assert_eq!(crate::Router::faults(&[reply]), []);
     }
 }

@@ -366,13 +366,13 @@ async fn reply(
             to.extend_from_slice(b"connection: keep-alive\r\n");
         }
     };
-    let sent = if client.stream.is_call() {
+    let sent = if client.stream.is_call() && fault.logged_code().is_some() {
         fault.render_to_call(output.tail(), common);
         0
     } else {
         fault.render(to_head, close, output.tail(), common)
     };
-    record.answered(fault.status, Some(fault.code));
+    record.answered(fault.status, fault.logged_code());
     record.body_out = sent as u64;
     let due = client.timer.now() + millis(worker.shared.config.limits.body_timeout);
     let flush = std::future::poll_fn(|cx| {

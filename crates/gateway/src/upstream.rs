@@ -12,10 +12,10 @@ use std::{
 };
 
 use sinew_core::{InstanceId, Name};
-use tokio::sync::watch;
 
 use crate::{
-    discovery::{Endpoint, EndpointStatus},
+    discovery::EndpointStatus,
+    endpoints::Endpoints,
     metrics::{PerThread, ServiceCounters},
     policy::Upstream,
     protocol::Protocol,
@@ -50,7 +50,7 @@ pub(crate) struct Service {
     policy: RefCell<Arc<Upstream>>,
     /// It is not the default.
     has_policy: Cell<bool>,
-    endpoints: RefCell<watch::Receiver<Arc<[Endpoint]>>>,
+    endpoints: RefCell<Endpoints>,
     /// How its instances are connected to, if not plainly.
     tls: Option<Arc<UpstreamTls>>,
     up: RefCell<Vec<Rc<Instance>>>,
@@ -81,9 +81,10 @@ impl Service {
         name: Name,
         thread: usize,
         counters: Arc<PerThread<ServiceCounters>>,
-        mut endpoints: watch::Receiver<Arc<[Endpoint]>>,
+        endpoints: impl Into<Endpoints>,
         tls: Option<Arc<UpstreamTls>>,
     ) -> Self {
+        let mut endpoints = endpoints.into();
         endpoints.mark_changed();
         Self {
             policy: RefCell::new(Arc::new(Upstream::new(name.clone()))),
@@ -141,10 +142,10 @@ impl Service {
     /// last known stays in use.
     pub(crate) fn refresh(&self, now: Millis) {
         let mut endpoints = self.endpoints.borrow_mut();
-        if !endpoints.has_changed().unwrap_or(false) {
+        if !endpoints.has_changed() {
             return;
         }
-        let list = endpoints.borrow_and_update().clone();
+        let list = endpoints.take();
         let old = std::mem::take(&mut *self.up.borrow_mut());
         // When there was nobody before, nobody is new.
         let slow_start = !old.is_empty();

@@ -2,7 +2,7 @@
 //! and nothing shared with the other threads on the way of a request but immutable snapshots.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
     net::SocketAddr,
     rc::Rc,
@@ -10,7 +10,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use sinew_core::{Clock, Name};
+use sinew_core::Clock;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -19,13 +19,15 @@ use tokio::{
 use crate::{
     access_log,
     auth::Authenticator,
+    backend::TargetKey,
     edge,
     fault::Fault,
-    gateway::{Phase, Shared, Snapshot},
+    gateway::{Phase, Shared},
     metrics::ThreadCounters,
     random::Random,
     scratch::Scratch,
     server,
+    snapshot::Snapshot,
     stream::Stream,
     timer::{Millis, TICK, Ticker, millis},
     upstream::Service,
@@ -41,12 +43,14 @@ pub(crate) struct Worker {
     pub(crate) log: Option<access_log::Sender>,
     table: RefCell<Rc<Table>>,
     /// Kept over changes of the routes, with their connections.
-    services: RefCell<HashMap<Name, Rc<Service>>>,
+    services: RefCell<HashMap<TargetKey, Rc<Service>>>,
     #[expect(
         clippy::vec_box,
         reason = "tasks hold one by pointer, which keeps them small"
     )]
     spare: RefCell<Vec<Box<Scratch>>>,
+    /// Copies of requests on their way.
+    pub(crate) mirrors: Cell<usize>,
     draining: Cell<bool>,
     stopping: Cell<bool>,
     /// TLS handshakes going on.
@@ -55,10 +59,12 @@ pub(crate) struct Worker {
     date_second: Cell<u64>,
 }
 
-/// The routes, and this thread's services, by their index in the snapshot.
+/// The routes, and what this thread knows of their targets.
 pub(crate) struct Table {
     pub(crate) snapshot: Arc<Snapshot>,
-    pub(crate) services: Vec<Rc<Service>>,
+    /// By their index in the snapshot's targets; made when a request first needs one. Shared by the
+    /// tables of snapshots with the same targets.
+    services: Rc<[OnceCell<Rc<Service>>]>,
 }
 
 /// More scratch memory than this is given back.
@@ -77,11 +83,17 @@ impl Worker {
             auth: Authenticator::new(shared.keys.as_deref()),
             log: shared.log.clone(),
             table: RefCell::new(Rc::new(Table {
+                services: snapshot
+                    .targets
+                    .list
+                    .iter()
+                    .map(|_| OnceCell::new())
+                    .collect(),
                 snapshot,
-                services: Vec::new(),
             })),
             services: RefCell::default(),
             spare: RefCell::default(),
+            mirrors: Cell::new(0),
             draining: Cell::new(false),
             stopping: Cell::new(false),
             handshakes: Cell::new(0),
@@ -89,7 +101,6 @@ impl Worker {
             date_second: Cell::new(0),
             shared,
         };
-        worker.rebuild();
         worker.tick();
         worker
     }
@@ -109,27 +120,41 @@ impl Worker {
 
     fn rebuild(&self) {
         let snapshot = self.shared.snapshot.load_full();
-        let mut known = self.services.borrow_mut();
-        let services: Vec<_> = snapshot
-            .services
-            .iter()
-            .map(|entry| {
-                let make = || {
-                    Rc::new(Service::new(
-                        entry.name.clone(),
-                        self.index,
-                        entry.counters.clone(),
-                        self.shared.discovery.watch(&entry.name),
-                        self.shared.tls.upstream(&entry.name),
-                    ))
-                };
-                let service = known.entry(entry.name.clone()).or_insert_with(make).clone();
-                service.set_policy(entry.policy.as_ref(), entry.bulkhead.as_ref());
+        let mut table = self.table.borrow_mut();
+        let services = if Arc::ptr_eq(&table.snapshot.targets, &snapshot.targets) {
+            table.services.clone()
+        } else {
+            let targets = &snapshot.targets;
+            let mut known = self.services.borrow_mut();
+            known.retain(|key, _| targets.contains(key));
+            targets.list.iter().map(|_| OnceCell::new()).collect()
+        };
+        if !Arc::ptr_eq(&table.snapshot.policies, &snapshot.policies) {
+            for service in self.services.borrow().values() {
+                govern(service, &snapshot);
+            }
+        }
+        *table = Rc::new(Table { snapshot, services });
+    }
+
+    /// What this thread knows of a target.
+    pub(crate) fn service<'a>(&self, table: &'a Table, target: usize) -> &'a Rc<Service> {
+        table.services[target].get_or_init(|| {
+            let target = &table.snapshot.targets.list[target];
+            let make = || {
+                let service = Rc::new(Service::new(
+                    target.key.service.clone(),
+                    self.index,
+                    target.counters.clone(),
+                    target.endpoints.clone(),
+                    self.shared.tls.upstream(&target.key.service),
+                ));
+                govern(&service, &table.snapshot);
                 service
-            })
-            .collect();
-        known.retain(|name, _| snapshot.services.iter().any(|used| used.name == *name));
-        *self.table.borrow_mut() = Rc::new(Table { snapshot, services });
+            };
+            let mut known = self.services.borrow_mut();
+            known.entry(target.key.clone()).or_insert_with(make).clone()
+        })
     }
 
     /// Whether connections should end.
@@ -223,6 +248,13 @@ impl Worker {
             });
         }
     }
+}
+
+/// Puts a service under the policy that the snapshot has for it.
+fn govern(service: &Service, snapshot: &Snapshot) {
+    let policy = snapshot.policies.of(&service.name);
+    let upstream = policy.map(|policy| &policy.upstream);
+    service.set_policy(upstream, policy.and_then(|policy| policy.bulkhead.as_ref()));
 }
 
 /// Counts a connection for as long as it is open.

@@ -25,6 +25,8 @@ mod over_tls {
     mod upgrades;
 }
 
+#[path = "gateway/backends.rs"]
+mod backends;
 #[path = "gateway/balancing.rs"]
 mod balancing;
 #[path = "gateway/failover.rs"]
@@ -49,6 +51,8 @@ mod hostile;
 mod interim;
 #[path = "gateway/lifecycle.rs"]
 mod lifecycle;
+#[path = "gateway/mirroring.rs"]
+mod mirroring;
 #[path = "gateway/outliers.rs"]
 mod outliers;
 #[path = "gateway/protection.rs"]
@@ -57,6 +61,8 @@ mod protection;
 mod proxy;
 #[path = "gateway/retries.rs"]
 mod retries;
+#[path = "gateway/routing.rs"]
+mod routing;
 #[path = "gateway/streaming.rs"]
 mod streaming;
 #[path = "gateway/tls.rs"]

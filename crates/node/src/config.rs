@@ -295,15 +295,13 @@ impl Config {
                 )));
             }
         }
-        let Err(error) = Router::build(routes.clone()) else {
+        let faults = Router::faults(routes);
+        let Some(first) = faults.iter().min_by_key(|fault| fault.index) else {
             return Ok(());
         };
-        // The first route with which the table cannot be built is the one to point at.
-        let culprit = (1..routes.len())
-            .find(|count| Router::build(routes[..*count].to_vec()).is_err())
-            .unwrap_or(routes.len());
-        let place = layers.locate(&["routes".into(), (culprit - 1).into()]);
-        Err(invalid(format!("{place}{}", error.message())))
+        let place = layers.locate(&["routes".into(), first.index.into()]);
+        let messages: Vec<_> = faults.iter().map(|fault| fault.message.as_str()).collect();
+        Err(invalid(format!("{place}{}", messages.join("; "))))
     }
 }
 

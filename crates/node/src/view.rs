@@ -1,6 +1,6 @@
 //! What the control API shows of the node.
 
-use std::{cmp::Reverse, fmt::Write, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt::Write, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use sinew_coordination::registry::Registry;
 use sinew_core::{Clock, Result, Timestamp};
 use sinew_engine::{Health, kv::Kv};
 use sinew_engine_embedded::EmbeddedKv;
-use sinew_gateway::{Gateway, PathPattern, Route};
+use sinew_gateway::{Gateway, Route, Router};
 use tokio::sync::{mpsc, watch};
 
 use crate::routing::Control;
@@ -150,8 +150,10 @@ impl View {
 
 /// The routes in the order in which they are tried; the first `own` of them are the file's.
 pub(crate) fn listed(routes: &[Arc<Route>], own: usize) -> Vec<model::ListedRoute> {
-    let mut routes: Vec<_> = routes.iter().enumerate().collect();
-    routes.sort_by_cached_key(|(_, route)| specificity(route));
+    // Those in force can always be built; if not, they are shown as they were given.
+    let whole = routes.iter().map(|route| Route::clone(route)).collect();
+    let order = Router::build(whole).map(|router| router.by_precedence());
+    let order = order.unwrap_or_else(|_| (0..routes.len()).collect());
     let listed = |(index, route): (usize, &Arc<Route>)| {
         let source = match index < own {
             true => model::RouteSource::File,
@@ -160,21 +162,8 @@ pub(crate) fn listed(routes: &[Arc<Route>], own: usize) -> Vec<model::ListedRout
         let route = wire(route)?;
         Some(model::ListedRoute { source, route })
     };
-    routes.into_iter().filter_map(listed).collect()
-}
-
-/// The order in which routes are tried: an exact host before any, an exact path before prefixes,
-/// longer prefixes before shorter ones; the rest makes the order of a listing stable.
-fn specificity(route: &Route) -> (bool, bool, Reverse<usize>, Option<String>, String) {
-    let text = route.path.to_string();
-    let prefix = matches!(route.path, PathPattern::Prefix(_));
-    (
-        route.host.is_none(),
-        prefix,
-        Reverse(text.len()),
-        route.host.clone(),
-        text,
-    )
+    let routes = order.into_iter().map(|index| (index, &routes[index]));
+    routes.filter_map(listed).collect()
 }
 
 /// Both sides write the documented form of a route, so one reads the other's.
@@ -204,41 +193,16 @@ mod tests {
 
     #[test]
     fn every_field_of_a_route_is_shown() {
-        let text = r#"{"name":"orders","host":"shop.example","path":"/api/orders/**","service":"orders","strip_prefix":"/api","auth":["jwt"],"connect_timeout":"2s","timeout":"5s","retries":2,"retry_on":["reset","503"],"retry_backoff":"10ms","retry_any_method":true,"try_timeout":"1s","total_timeout":"9s","idle_timeout":"7s","hedge":{"after":"50ms"},"fallback":{"status":200,"content_type":"application/json","body":"[]"},"protocol":"h2","max_body":"2MiB"}"#;
-        let route: Route = serde_json::from_str(text).unwrap();
-        assert_eq!(serde_json::to_string(&wire(&route).unwrap()).unwrap(), text);
-    }
-
-    #[test]
-    fn routes_are_shown_in_the_order_of_their_trial() {
-        let route = |host: Option<&str>, path: &str| {
-            let mut route = Route::new(PathPattern::parse(path).unwrap(), "a".parse().unwrap());
-            route.host = host.map(str::to_owned);
-            route
-        };
-        let mut routes = [
-            route(None, "/**"),
-            route(None, "/api/**"),
-            route(None, "/a"),
-            route(Some("b.example"), "/**"),
-            route(Some("a.example"), "/**"),
-            route(Some("a.example"), "/x/**"),
-        ];
-        routes.sort_by_key(specificity);
-        let shown = routes.map(|route| (route.host.unwrap_or_default(), route.path.to_string()));
-        let shown = shown
-            .each_ref()
-            .map(|(host, path)| (host.as_str(), path.as_str()));
-        assert_eq!(
-            shown,
-            [
-                ("a.example", "/x/**"),
-                ("a.example", "/**"),
-                ("b.example", "/**"),
-                ("", "/a"),
-                ("", "/api/**"),
-                ("", "/**"),
-            ]
-        );
+        for text in [
+            r#"{"name":"orders","priority":3,"host":"*.shop.example","path":"/api/orders/{id}/**","methods":["GET"],"headers":[{"name":"x-a","exact":"1"}],"cookies":[{"name":"b","present":false}],"query":[{"name":"q","regex":"x+"}],"sources":["10.0.0.0/8"],"service":"orders","rewrite":"/o/{id}{rest}","auth":["jwt"],"connect_timeout":"2s","timeout":"5s","retries":2,"retry_on":["reset","503"],"retry_backoff":"10ms","max_body":"2MiB"}"#,
+            r#"{"path":"/a/**","service":"a","mirror":{"service":"b","percent":10,"timeout":"5s"},"strip_prefix":"/a","connect_timeout":"2s","timeout":"5s","retries":2,"retry_on":["reset","503"],"retry_backoff":"10ms","max_body":"2MiB"}"#,
+            r#"{"path":"/b","backends":[{"service":"a","subset":{"version":"2"},"fallback":"any","weight":9},{"addresses":["10.0.0.1:80"],"name":"legacy"}],"sticky":{"cookie":"split","max_age":"1h","secure":true},"connect_timeout":"2s","timeout":"5s","retries":2,"retry_on":["reset","503"],"retry_backoff":"10ms","max_body":"2MiB"}"#,
+            r#"{"path":"/old","redirect":{"to":"/new","status":307},"connect_timeout":"2s","timeout":"5s","retries":2,"retry_on":["reset","503"],"retry_backoff":"10ms","max_body":"2MiB"}"#,
+            r#"{"path":"/ping","reply":{"status":200,"body":"pong","content_type":"text/plain","headers":{"x-a":"1"}},"connect_timeout":"2s","timeout":"5s","retries":2,"retry_on":["reset","503"],"retry_backoff":"10ms","max_body":"2MiB"}"#,
+            r#"{"name":"orders","host":"shop.example","path":"/api/orders/**","service":"orders","strip_prefix":"/api","auth":["jwt"],"connect_timeout":"2s","timeout":"5s","retries":2,"retry_on":["reset","503"],"retry_backoff":"10ms","retry_any_method":true,"try_timeout":"1s","total_timeout":"9s","idle_timeout":"7s","hedge":{"after":"50ms"},"fallback":{"status":200,"content_type":"application/json","body":"[]"},"protocol":"h2","max_body":"2MiB"}"#,
+        ] {
+            let route: Route = serde_json::from_str(text).unwrap();
+            assert_eq!(serde_json::to_string(&wire(&route).unwrap()).unwrap(), text);
+        }
     }
 }

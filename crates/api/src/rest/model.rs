@@ -124,16 +124,54 @@ pub struct Route {
     /// What metrics and logs call it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Only requests to this host; any when absent.
+    /// Before specificity: a higher one wins; 0 when absent.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub priority: i32,
+    /// Only requests to this host, or to every name below one (`*.example.com`); any when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// `/api/orders/**` takes the path and everything below, `/x` just that path.
+    /// `/api/orders/**` takes the path and everything below, `/x` just that path, `/users/{id}` any
+    /// one segment there, `~/img/\d+` what the regular expression takes.
     pub path: String,
-    /// Where requests go.
-    pub service: String,
+    /// Only these methods.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<String>,
+    /// Only requests whose header fields meet all of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<FieldMatch>,
+    /// Only requests whose cookies meet all of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cookies: Vec<FieldMatch>,
+    /// Only requests whose query parameters meet all of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub query: Vec<FieldMatch>,
+    /// Only clients from these addresses (`10.0.0.0/8`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<String>,
+    /// Where requests go. A route has one of this, `backends`, `redirect` and `reply`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Where requests go, by weight.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backends: Vec<Backend>,
+    /// Keeps clients with the backend that they had first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<Sticky>,
+    /// Who gets copies of the requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Mirror>,
+    /// Where clients are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<Redirect>,
+    /// What clients are answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply: Option<Reply>,
     /// A prefix of the path that the service does not see.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strip_prefix: Option<String>,
+    /// The path that the service sees instead, with the captures of `path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewrite: Option<String>,
     /// What a request must prove before it passes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub auth: Vec<String>,
@@ -170,6 +208,105 @@ pub struct Route {
     pub protocol: Option<String>,
     /// The longest request body.
     pub max_body: String,
+}
+
+/// A condition on a header field, a cookie or a query parameter: there, whatever its value, when
+/// nothing but the name is given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FieldMatch {
+    /// Its name.
+    pub name: String,
+    /// Its whole value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<String>,
+    /// A regular expression for its whole value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regex: Option<String>,
+    /// `false` when it must not be there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub present: Option<bool>,
+}
+
+/// One of the places that a route forwards to: a service, part of one, or fixed addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Backend {
+    /// A registered service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Only its instances whose metadata has all of these.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub subset: BTreeMap<String, String>,
+    /// What happens while none of them is up: `503`, which is the default, or `any`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<String>,
+    /// Addresses (`10.0.0.1:8080`), instead of a service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
+    /// What metrics and logs call the addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its share of the requests, beside the other weights; 1 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+}
+
+/// Keeps clients with the backend that they had first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sticky {
+    /// The cookie that says which.
+    pub cookie: String,
+    /// For how long.
+    pub max_age: String,
+    /// Whether browsers send it over TLS only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub secure: bool,
+}
+
+/// Sends copies of requests to another service, and drops its answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Mirror {
+    /// The service that gets the copies.
+    pub service: String,
+    /// Of how many requests in a hundred.
+    #[schema(minimum = 1, maximum = 100)]
+    pub percent: u8,
+    /// How long a copy may take.
+    pub timeout: String,
+}
+
+/// Sends clients elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Redirect {
+    /// Where to, with `{host}`, `{path}`, `{rest}` and the captures of the route's path.
+    pub to: String,
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+}
+
+/// An answer that is always the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reply {
+    /// 200 to 599.
+    pub status: u16,
+    /// The body.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub body: String,
+    /// Its type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// More header fields.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+}
+
+fn is_zero(priority: &i32) -> bool {
+    *priority == 0
 }
 
 /// When a second instance is asked at the same time.

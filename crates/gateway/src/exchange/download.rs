@@ -69,6 +69,7 @@ impl Exchange<'_> {
         to.extend_from_slice(b"x-request-id: ");
         to.extend_from_slice(request_id.as_bytes());
         to.extend_from_slice(b"\r\n");
+        to.extend_from_slice(self.plan.own_line());
         // A response to HEAD and a 304 declare the length of a body that they do not have.
         let declared = if response.status == 204 {
             None

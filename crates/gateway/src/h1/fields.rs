@@ -19,8 +19,9 @@ pub(crate) enum FieldKind {
     HopByHop,
     /// Says where a request came from or what it was rewritten to; only the gateway's word counts.
     Forwarding,
-    /// `X-Auth-…` and `X-Client-Certificate-…` say who asks, and only the gateway's word counts; `X-Service-Key` is what services
-    /// show one another, and nobody outside is one.
+    /// `X-Auth-…` and `X-Client-Certificate-…` say who asks, and only the gateway's word counts;
+    /// `X-Service-Key` is what services show one another, and nobody outside is one; `X-Sinew-Mirror`
+    /// marks the gateway's copies.
     Identity,
     RequestId,
     TraceParent,
@@ -163,7 +164,7 @@ fn is_certificate(lower: &[u8]) -> bool {
 }
 
 /// Looks the name up, whatever its case.
-pub(super) fn classify(name: &[u8]) -> FieldKind {
+pub(crate) fn classify(name: &[u8]) -> FieldKind {
     use FieldKind::*;
     let mut lower = [0; LONGEST];
     let length = name.len().min(LONGEST);
@@ -176,52 +177,55 @@ pub(super) fn classify(name: &[u8]) -> FieldKind {
         }
     }
     let lower = &lower[..length];
-    let kind =
-        if lower.starts_with(b"x-auth-") || lower == b"x-service-key" || is_certificate(lower) {
-            Identity
-        } else if lower.starts_with(b"x-forwarded-") {
-            Forwarding
-        } else if name.len() > LONGEST {
-            Other
-        } else {
-            match lower {
-                b"host" => Host,
-                b"content-length" => ContentLength,
-                b"transfer-encoding" => TransferEncoding,
-                b"connection" => Connection,
-                b"upgrade" => Upgrade,
-                b"expect" => Expect,
-                b"te" => Te,
-                b"trailer" => Trailer,
-                b"keep-alive"
-                | b"proxy-connection"
-                | b"http2-settings"
-                | b"proxy-authenticate"
-                | b"proxy-authorization" => HopByHop,
-                b"forwarded"
-                | b"x-real-ip"
-                | b"x-client-ip"
-                | b"true-client-ip"
-                | b"x-cluster-client-ip"
-                | b"x-original-url"
-                | b"x-original-uri"
-                | b"x-rewrite-url"
-                | b"x-original-host" => Forwarding,
-                b"x-request-id" => RequestId,
-                b"traceparent" => TraceParent,
-                b"tracestate" => TraceState,
-                b"authorization" => Authorization,
-                b"idempotency-key" => IdempotencyKey,
-                b"via" => Via,
-                b"date" => Date,
-                b"cookie" | b"set-cookie" | b"content-type" | b"content-encoding"
-                | b"content-range" | b"content-location" | b"location" | b"origin" | b"referer"
-                | b"range" | b"cache-control" | b"accept" | b"accept-encoding" | b"user-agent" => {
-                    EndToEnd
-                }
-                _ => Other,
+    let kind = if lower.starts_with(b"x-auth-")
+        || lower == b"x-service-key"
+        || lower == b"x-sinew-mirror"
+        || is_certificate(lower)
+    {
+        Identity
+    } else if lower.starts_with(b"x-forwarded-") {
+        Forwarding
+    } else if name.len() > LONGEST {
+        Other
+    } else {
+        match lower {
+            b"host" => Host,
+            b"content-length" => ContentLength,
+            b"transfer-encoding" => TransferEncoding,
+            b"connection" => Connection,
+            b"upgrade" => Upgrade,
+            b"expect" => Expect,
+            b"te" => Te,
+            b"trailer" => Trailer,
+            b"keep-alive"
+            | b"proxy-connection"
+            | b"http2-settings"
+            | b"proxy-authenticate"
+            | b"proxy-authorization" => HopByHop,
+            b"forwarded"
+            | b"x-real-ip"
+            | b"x-client-ip"
+            | b"true-client-ip"
+            | b"x-cluster-client-ip"
+            | b"x-original-url"
+            | b"x-original-uri"
+            | b"x-rewrite-url"
+            | b"x-original-host" => Forwarding,
+            b"x-request-id" => RequestId,
+            b"traceparent" => TraceParent,
+            b"tracestate" => TraceState,
+            b"authorization" => Authorization,
+            b"idempotency-key" => IdempotencyKey,
+            b"via" => Via,
+            b"date" => Date,
+            b"cookie" | b"set-cookie" | b"content-type" | b"content-encoding"
+            | b"content-range" | b"content-location" | b"location" | b"origin" | b"referer"
+            | b"range" | b"cache-control" | b"accept" | b"accept-encoding" | b"user-agent" => {
+                EndToEnd
             }
-        };
+            _ => Other,
+        }
+    };
     if underscore && !matches!(kind, Other | EndToEnd) {
         Twin
     } else {

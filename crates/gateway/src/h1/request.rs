@@ -8,6 +8,7 @@ use super::{
 use crate::{
     fault::Fault,
     host::{self, Authority},
+    matcher::HeaderLines,
 };
 
 /// The head of one request. Its memory is kept for the next.
@@ -257,6 +258,14 @@ impl RequestHead {
             host_text,
             path_and_query,
         })
+    }
+}
+
+impl HeaderLines for RequestHead {
+    fn every(&self, name: &str, see: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        self.fields()
+            .filter(|(_, other, _)| other.eq_ignore_ascii_case(name.as_bytes()))
+            .all(|(_, _, value)| see(value))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Counter, PerThread, Series, ServiceCounters, escaped, head};
+use super::{Counter, PerThread, Series, ServiceCounters, head, of as of_service};
 
 /// What one thread knows of the protection of one service.
 #[derive(Debug, Default)]
@@ -134,15 +134,12 @@ const SERIES: &[(&str, &str, &str, Of, Pick)] = &[
     ),
 ];
 
-pub(super) fn text(services: &Series<String, ServiceCounters>, text: &mut String) {
+pub(super) fn text(services: &Series<(String, String), ServiceCounters>, text: &mut String) {
     for (name, kind, help, of, pick) in SERIES {
         head(text, &format!("upstream_{name}"), kind, help);
-        for (service, counters) in services {
-            let (service, value) = (escaped(service), value(counters, *of, *pick));
-            let _ = writeln!(
-                text,
-                "sinew_gateway_upstream_{name}{{service=\"{service}\"}} {value}"
-            );
+        for ((service, subset), counters) in services {
+            let (labels, value) = (of_service(service, subset), value(counters, *of, *pick));
+            let _ = writeln!(text, "sinew_gateway_upstream_{name}{{{labels}}} {value}");
         }
     }
 }

@@ -1,9 +1,10 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use proptest::prelude::*;
+use tokio::sync::watch;
 
 use super::{health::ASIDE, *};
-use crate::{metrics::Metrics, policy::Cause};
+use crate::{discovery::Endpoint, metrics::Metrics, policy::Cause};
 
 /// A service with instances on these ports, and the sender that changes them.
 fn service(ports: &[u16]) -> (Rc<Service>, watch::Sender<Arc<[Endpoint]>>) {
@@ -16,7 +17,7 @@ fn with_policy(
 ) -> (Rc<Service>, watch::Sender<Arc<[Endpoint]>>) {
     let name = Name::new("app").unwrap();
     let (sender, receiver) = watch::channel(endpoints(ports));
-    let counters = Metrics::new(1).service(&name);
+    let counters = Metrics::new(1).service(&name, "");
     let mut policy = Upstream::new(name.clone());
     change(&mut policy);
     let service = Rc::new(Service::new(name, 0, counters, receiver, None));

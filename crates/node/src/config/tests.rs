@@ -243,6 +243,18 @@ fn errors_say_where_and_what_is_allowed() {
             "sinew.toml:3:15: \"down\" is no condition: use \"connect\"",
         ),
         (bad_path, "sinew.toml:2:8: \"a/**\" is not a route's path"),
+        (
+            "[[routes]]\npath = \"/a\"\nservice = \"a\"\nsources = [\"10.0.0.1/8\"]",
+            "sinew.toml:4:11: \"10.0.0.1/8\" is not a range of addresses: bits beyond",
+        ),
+        (
+            "[[routes]]\npath = \"/a\"\nservice = \"a\"\nheaders = [{ name = \"x\", is = \"1\" }]",
+            "sinew.toml:4:26: unknown field `is`, expected one of `name`, `exact`",
+        ),
+        (
+            "[[routes]]\npath = \"/a\"\nservice = \"a\"\nredirect = { to = \"/b\" }",
+            "sinew.toml:1:1: route 1 (/a): a route has one of `service`, `backends`",
+        ),
     ];
     for (file, expected) in cases {
         let error = load(file, &[], &[]).expect_err(file);

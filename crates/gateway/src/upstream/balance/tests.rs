@@ -34,7 +34,7 @@ impl World {
         let name = Name::new("app").unwrap();
         let list: Vec<_> = (0..).zip(weights.iter().copied()).collect();
         let (sender, receiver) = watch::channel(endpoints(&list));
-        let counters = Metrics::new(1).service(&name);
+        let counters = Metrics::new(1).service(&name, "");
         let service = Rc::new(Service::new(name.clone(), 0, counters, receiver, None));
         let policy = Upstream {
             balance,

@@ -1,6 +1,8 @@
 use std::process::ExitCode;
 
-use sinew_node::model::{ListedRoute, RouteSource, Routes, RoutesStatus};
+use sinew_node::model::{
+    Backend, FieldMatch, ListedRoute, Route, RouteSource, Routes, RoutesStatus,
+};
 
 use super::Output;
 use crate::{table, time::moment};
@@ -30,7 +32,7 @@ fn render(routes: &Routes) -> String {
         let rows: Vec<_> = routes.routes.iter().map(row).collect();
         table::render(
             [
-                "NAME", "HOST", "PATH", "SERVICE", "AUTH", "TIMEOUT", "RETRIES", "BODY", "FROM",
+                "NAME", "HOST", "PATH", "IF", "TO", "AUTH", "TIMEOUT", "RETRIES", "BODY", "FROM",
             ],
             &rows,
         )
@@ -64,14 +66,15 @@ pub(super) fn status(status: &RoutesStatus) -> String {
     text
 }
 
-fn row(listed: &ListedRoute) -> [String; 9] {
+fn row(listed: &ListedRoute) -> [String; 10] {
     let route = &listed.route;
     let dash = || "-".to_owned();
     [
         route.name.clone().unwrap_or_else(dash),
         route.host.clone().unwrap_or_else(|| "*".to_owned()),
         route.path.clone(),
-        route.service.clone(),
+        conditions(route),
+        target(route) + &copies(route),
         if route.auth.is_empty() {
             dash()
         } else {
@@ -85,4 +88,122 @@ fn row(listed: &ListedRoute) -> [String; 9] {
             RouteSource::Stored => "stored".to_owned(),
         },
     ]
+}
+
+/// Everything but host and path that a request must meet, as short as it can be read.
+fn conditions(route: &Route) -> String {
+    let mut parts = Vec::new();
+    if route.priority != 0 {
+        parts.push(format!("priority {}", route.priority));
+    }
+    if !route.methods.is_empty() {
+        parts.push(route.methods.join("|"));
+    }
+    for (kind, fields) in [
+        ("", &route.headers),
+        ("cookie ", &route.cookies),
+        ("?", &route.query),
+    ] {
+        parts.extend(
+            fields
+                .iter()
+                .map(|field| format!("{kind}{}", condition(field))),
+        );
+    }
+    if !route.sources.is_empty() {
+        parts.push(format!("from {}", route.sources.join("|")));
+    }
+    if parts.is_empty() {
+        "-".to_owned()
+    } else {
+        parts.join(", ")
+    }
+}
+
+fn condition(field: &FieldMatch) -> String {
+    let name = &field.name;
+    match (&field.exact, &field.regex, field.present) {
+        (Some(exact), ..) => format!("{name}={exact}"),
+        (None, Some(regex), _) => format!("{name}~{regex}"),
+        (None, None, Some(false)) => format!("no {name}"),
+        (None, None, _) => name.clone(),
+    }
+}
+
+fn target(route: &Route) -> String {
+    if !route.backends.is_empty() {
+        let all: u32 = route.backends.iter().map(weight).sum();
+        let share = |backend| format!("{} {}/{all}", place(backend), weight(backend));
+        return route
+            .backends
+            .iter()
+            .map(share)
+            .collect::<Vec<_>>()
+            .join(", ");
+    }
+    match (&route.service, &route.redirect, &route.reply) {
+        (Some(service), ..) => service.clone(),
+        (None, Some(redirect), _) => format!("{} {}", redirect.status, redirect.to),
+        (None, None, Some(reply)) => format!("reply {}", reply.status),
+        (None, None, None) => "-".to_owned(),
+    }
+}
+
+fn copies(route: &Route) -> String {
+    let copies = route.mirror.as_ref();
+    let text = copies.map(|mirror| format!(", {}% copied to {}", mirror.percent, mirror.service));
+    text.unwrap_or_default()
+}
+
+fn weight(backend: &Backend) -> u32 {
+    backend.weight.unwrap_or(1)
+}
+
+/// `orders{version=2}`, `legacy`, `10.0.0.1:8080`.
+fn place(backend: &Backend) -> String {
+    let subset = backend
+        .subset
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"));
+    let subset = subset.collect::<Vec<_>>().join(",");
+    match backend.service.as_ref().or(backend.name.as_ref()) {
+        Some(name) if subset.is_empty() => name.clone(),
+        Some(name) => format!("{name}{{{subset}}}"),
+        None => backend.addresses.join("|"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_and_targets_are_shown_in_short() {
+        let read = |more: &str| {
+            let text = format!(
+                r#"{{"path":"/a",{more},"connect_timeout":"1s","timeout":"15s","retries":1,"retry_on":["reset"],"retry_backoff":"10ms","max_body":"1MiB"}}"#
+            );
+            let route: Route = serde_json::from_str(&text).unwrap();
+            [conditions(&route), target(&route) + &copies(&route)]
+        };
+        assert_eq!(read(r#""service":"a""#), ["-", "a"]);
+        assert_eq!(
+            read(
+                r#""priority":2,"methods":["GET","PUT"],"headers":[{"name":"x","exact":"1"},{"name":"y","present":false}],
+                "cookies":[{"name":"c","regex":"b+"}],"query":[{"name":"q"}],"sources":["10.0.0.0/8"],
+                "redirect":{"to":"/b","status":308}"#
+            ),
+            [
+                "priority 2, GET|PUT, x=1, no y, cookie c~b+, ?q, from 10.0.0.0/8",
+                "308 /b"
+            ]
+        );
+        assert_eq!(
+            read(
+                r#""backends":[{"service":"a","subset":{"v":"2"},"weight":9},{"addresses":["10.0.0.1:80"]}],
+                "mirror":{"service":"b","percent":10,"timeout":"5s"}"#
+            ),
+            ["-", "a{v=2} 9/10, 10.0.0.1:80 1/10, 10% copied to b"]
+        );
+    }
 }

@@ -29,7 +29,7 @@ struct Change {
         hide_default_value = true
     )]
     note: String,
-    /// Who, for the history [default: user@host]
+    /// Who, for the history; user@host unless said
     #[arg(long, value_name = "NAME")]
     author: Option<String>,
     /// Print JSON, as the control API answers it

@@ -50,7 +50,7 @@ pub(crate) fn run(check: bool) -> Result<()> {
         &["-p", "sinew-engine", "--test", "engine"],
         &["-p", "sinew-engine-embedded", "--test", "embedded", "suite"],
         &["-p", "sinew-engine-embedded", "--lib", "suite"],
-        &["-p", "sinew-engine-external", "--features", "all"],
+        &["-p", "sinew-engine-external", "--features", "all,servers"],
     ];
     for suite in suites {
         step("cargo", &[&["test"], *suite].concat(), &env)?;

@@ -68,28 +68,33 @@ impl RabbitConsumer {
     /// Waits until these are settled, or will not be by this; answers one that will not be.
     async fn settled<'r>(&self, receipts: &[&'r Receipt]) -> Result<Option<&'r Receipt>> {
         let deadline = Instant::now() + self.shared.link.timeout;
-        let mut changed = self.host.changed.subscribe();
-        let mut open = receipts.to_vec();
         let mut failed = None;
-        loop {
-            changed.mark_unchanged();
-            open.retain(|receipt| {
-                let outcome = self.seat(receipt).and_then(|seat| seat.outcome(receipt));
-                if outcome == Some(false) {
-                    failed = Some(*receipt);
+        for receipt in receipts {
+            let Some(seat) = self.seat(receipt) else {
+                continue;
+            };
+            let mut decided = seat.decided.subscribe();
+            loop {
+                decided.mark_unchanged();
+                if let Some(is_settled) = seat.outcome(receipt) {
+                    if !is_settled {
+                        failed = Some(*receipt);
+                    }
+                    break;
                 }
-                outcome.is_none()
-            });
-            if open.is_empty() {
-                return Ok(failed);
-            }
-            if self.is_ended() {
-                return Err(self.why_ended().await);
-            }
-            if time::timeout_at(deadline, changed.changed()).await.is_err() {
-                return Err(self.shared.link.late());
+                if self.is_ended() {
+                    return Err(self.why_ended().await);
+                }
+                let now = Instant::now();
+                if now >= deadline {
+                    return Err(self.shared.link.late());
+                }
+                // The sender lives in the seat, so this ends with a change or with the wait.
+                let until = deadline.min(now + LONGEST_WAIT);
+                let _ = time::timeout_at(until, decided.changed()).await;
             }
         }
+        Ok(failed)
     }
 }
 
@@ -173,9 +178,9 @@ impl Consumer for RabbitConsumer {
 
 impl RabbitConsumer {
     async fn gone(&self, seat: &Seat, receipt: &Receipt) {
-        let mut changed = self.host.changed.subscribe();
+        let mut decided = seat.decided.subscribe();
         while seat.outcome(receipt) != Some(true) && !self.is_ended() {
-            let _ = changed.changed().await;
+            let _ = decided.changed().await;
         }
     }
 }

@@ -37,8 +37,11 @@ pub(super) struct Seat {
     pub(super) clock: Clock,
     /// Wakes the task.
     pub(super) wake: Notify,
-    /// Wakes consumers and those who wait for something to be durable. Shared by the group's seats.
+    /// Wakes consumers. Shared by the group's seats.
     pub(super) changed: watch::Sender<()>,
+    /// Wakes those who wait for something to be durable, when it may be, or may not be going to be any more: there may be
+    /// many of them, and messages come all the time.
+    pub(super) decided: watch::Sender<()>,
     state: Mutex<State>,
 }
 
@@ -80,6 +83,7 @@ impl Seat {
             clock,
             wake: Notify::new(),
             changed,
+            decided: watch::Sender::new(()),
             state: Mutex::new(State::new(config, version, partitions)),
         }
     }
@@ -212,10 +216,16 @@ impl Seat {
         }
     }
 
+    /// Something may have been decided of what is on its way to be durable.
+    pub(super) fn tell(&self) {
+        self.changed.send_replace(());
+        self.decided.send_replace(());
+    }
+
     pub(super) fn leave(&self, consumer: ConsumerId) {
         self.step(&mut self.lock(), Input::Leave { consumer });
         self.wake.notify_one();
-        self.changed.send_replace(());
+        self.tell();
     }
 
     pub(super) fn configure(&self, version: u64, config: GroupConfig) {
@@ -241,6 +251,8 @@ impl Seat {
         } else {
             state.rebuild(found, epoch << 32);
         }
+        drop(state);
+        self.tell();
     }
 
     /// Another node holds the register, and is so far: what is with consumers here is over.
@@ -253,7 +265,7 @@ impl Seat {
         state.rebuild(found, 0);
         state.is_standing_by = true;
         drop(state);
-        self.changed.send_replace(());
+        self.tell();
     }
 
     /// What is settled durably, and what waits.
@@ -265,7 +277,7 @@ impl Seat {
     /// The register is ours, or not any more.
     pub(super) fn set_held(&self, is_held: bool) {
         self.lock().is_held = is_held;
-        self.changed.send_replace(());
+        self.tell();
         self.wake.notify_one();
     }
 
@@ -274,7 +286,7 @@ impl Seat {
         let mut state = self.lock();
         (state.is_ended, state.is_held) = (true, false);
         drop(state);
-        self.changed.send_replace(());
+        self.tell();
     }
 
     /// An entry has come back: it counts, and so does what was written before it.
@@ -298,7 +310,7 @@ impl Seat {
             }
         }
         drop(state);
-        self.changed.send_replace(());
+        self.tell();
     }
 
     fn forget(&self, state: &mut State, offset: u64) {
@@ -322,6 +334,7 @@ impl Seat {
         }
         drop(state);
         self.wake.notify_one();
+        self.tell();
     }
 
     /// Feeds the machine with what was read, while it has room; the rest stays. Answers the tag of the last record that
@@ -387,6 +400,8 @@ impl Seat {
         state.records = kept;
         let weights = state.records.values().map(|record| record.message.weight());
         state.record_bytes = weights.sum();
+        drop(state);
+        self.tell();
     }
 
     /// Goes on elsewhere; the caller makes it durable.

@@ -217,7 +217,7 @@ impl<'a> Session<'a> {
     fn tick(&self) {
         let seat = &self.task.seat;
         seat.step(&mut seat.lock(), Input::Tick);
-        seat.changed.send_replace(());
+        seat.tell();
     }
 
     /// Handles what came from the register; false when the queue is gone.
@@ -288,7 +288,7 @@ impl<'a> Session<'a> {
                 let whole = seat.lock().whole(seat.clock.monotonic());
                 self.asked.push_back((self.number, tag, asker));
                 self.append(whole).await?;
-                seat.changed.send_replace(());
+                seat.tell();
             }
             Request::Configure(version, config) => {
                 seat.configure(version, config.config());

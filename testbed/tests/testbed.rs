@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use sinew_testbed::{Postgres, Proxy, Server, free_port};
+use sinew_testbed::{Proxy, free_port};
 
 /// Answers every byte with itself.
 fn echo() -> String {
@@ -63,16 +63,4 @@ fn a_cut_proxy_lets_nothing_pass_and_loses_nothing() {
 fn ports_are_not_given_away_twice() {
     let first = free_port().expect("a port");
     assert_ne!(first, free_port().expect("a port"));
-}
-
-#[test]
-fn a_postgres_is_stopped_killed_and_started_again() {
-    let mut server = Server::start(Postgres::default()).expect("a server");
-    server.stop();
-    assert!(TcpStream::connect(server.address()).is_err());
-    server.start_again().expect("it starts after a stop");
-    server.kill();
-    assert!(TcpStream::connect(server.address()).is_err());
-    server.start_again().expect("it starts after a kill");
-    assert!(TcpStream::connect(server.address()).is_ok());
 }

@@ -47,6 +47,7 @@ pub(crate) fn run(check: bool) -> Result<()> {
     let shown = folder.to_string_lossy();
     let env = [("SINEW_CONFORMANCE", shown.as_ref())];
     let suites: &[&[&str]] = &[
+        &["-p", "sinew-testbed", "--features", "servers"],
         &["-p", "sinew-engine", "--test", "engine"],
         &["-p", "sinew-engine-embedded", "--test", "embedded", "suite"],
         &["-p", "sinew-engine-embedded", "--lib", "suite"],

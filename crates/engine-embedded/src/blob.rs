@@ -107,7 +107,8 @@ pub struct EmbeddedBlob {
 impl EmbeddedBlob {
     /// Opens the store in `folder`, or makes one there. Removes what a crash left behind. Blocks.
     ///
-    /// The folder must belong to this process alone.
+    /// Errors: `blob.locked` (FailedPrecondition) when another process, or another store of this one, has
+    /// the folder open.
     pub fn open(
         storage: Arc<dyn Storage>,
         folder: impl Into<PathBuf>,

@@ -13,6 +13,14 @@ pub(super) fn closed() -> Error {
     unavailable("the store is closed")
 }
 
+pub(super) fn locked() -> Error {
+    Error::new(
+        Kind::FailedPrecondition,
+        "blob.locked",
+        "another process has this store open; a folder serves one process at a time",
+    )
+}
+
 /// A thread of the store ended before its time.
 pub(super) fn stopped(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     unavailable("the store was stopped in the middle of the call").with_source(error)

@@ -2,9 +2,9 @@
 
 mod tables;
 
-use std::{collections::BTreeMap, ops::Bound, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, io, ops::Bound, path::PathBuf, sync::Arc};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use redb::{
     Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
     WriteTransaction,
@@ -45,6 +45,8 @@ pub(super) struct Index {
     options: Options,
     /// None when it is closed, or was found broken and could not be opened again.
     database: RwLock<Option<Database>>,
+    /// On the folder; held as long as the database may be open, so it comes after it.
+    lock: Mutex<Option<Box<dyn Send>>>,
 }
 
 /// What a start found.
@@ -63,6 +65,13 @@ impl Index {
     ) -> Result<Self> {
         let folder = layout.folder();
         storage.create_dir(folder).map_err(fault::disk)?;
+        let lock = storage.lock(&folder.join("lock")).map_err(|cause| {
+            if cause.kind() == io::ErrorKind::WouldBlock {
+                fault::locked()
+            } else {
+                fault::disk(cause)
+            }
+        })?;
         let path = folder.join("index.redb");
         let names = storage.list(folder).map_err(fault::disk)?;
         if !names.iter().any(|name| name == "index.redb") {
@@ -74,6 +83,7 @@ impl Index {
             path,
             options,
             database: RwLock::new(None),
+            lock: Mutex::new(Some(lock)),
         };
         index.reopen()?;
         Ok(index)
@@ -142,6 +152,7 @@ impl Index {
 
     pub(super) fn close(&self) {
         *self.database.write() = None;
+        *self.lock.lock() = None;
     }
 
     pub(super) fn is_open(&self) -> bool {

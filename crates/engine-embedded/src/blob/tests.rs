@@ -380,3 +380,22 @@ async fn a_closed_store_says_so() {
         );
     }
 }
+
+#[tokio::test]
+async fn only_one_may_have_it_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || {
+        let storage = Arc::new(crate::storage::RealStorage);
+        EmbeddedBlob::open(storage, dir.path(), clock(), Options::default())
+    };
+    let first = open().unwrap();
+    let second = open().err().unwrap();
+    assert_eq!(
+        (second.kind(), second.code()),
+        (Kind::FailedPrecondition, "blob.locked")
+    );
+    first.close().await.unwrap();
+    // Whoever still holds the closed one is in nobody's way.
+    open().unwrap();
+    drop(first);
+}

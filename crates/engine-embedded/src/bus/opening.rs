@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    fs::{self, TryLockError},
+    io,
     path::Path,
     sync::{Arc, atomic::AtomicBool},
 };
@@ -98,7 +98,7 @@ impl EmbeddedBus {
         if let Some(parent) = parent.filter(|parent| !parent.as_os_str().is_empty()) {
             storage.sync_dir(parent).map_err(making)?;
         }
-        let lock = lock(folder)?;
+        let lock = lock(&*storage, folder)?;
         let log_options = log::Options {
             record_bytes: RECORD_BYTES,
             failed_sync: options.failed_sync.clone(),
@@ -114,23 +114,16 @@ impl EmbeddedBus {
     }
 }
 
-/// Held as long as the file is open.
-fn lock(folder: &Path) -> Result<fs::File> {
+/// Held as long as what it answers is.
+fn lock(storage: &dyn Storage, folder: &Path) -> Result<Box<dyn Send>> {
     let path = folder.join("lock");
-    let file = fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(|cause| fault::io("opening", &path, cause))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::new(
-            Kind::FailedPrecondition,
-            "bus.locked",
-            "another process has this bus open; a folder serves one process at a time",
-        )
-        .with_context(format!("folder {}", folder.display()))),
-        Err(TryLockError::Error(cause)) => Err(fault::io("locking", &path, cause)),
-    }
+    storage.lock(&path).map_err(|cause| {
+        if cause.kind() == io::ErrorKind::WouldBlock {
+            let message =
+                "another process has this bus open; a folder serves one process at a time";
+            return Error::new(Kind::FailedPrecondition, "bus.locked", message)
+                .with_context(format!("folder {}", folder.display()));
+        }
+        fault::io("locking", &path, cause)
+    })
 }

@@ -3,7 +3,7 @@
 //! and the dialects of other registries read and watch.
 //!
 //! # Keys
-//! `registry/instance/<service>/<id>` holds one instance as JSON (`keys`, `model`), attached to
+//! `registry/instance/<service>/<id>`, or `registry/instance/@<namespace>/<service>/<id>`, holds one instance as JSON (`keys`, `model`), attached to
 //! a lease of its own whose time to live is the instance's. There is nothing else in the store: the
 //! lists, counts and indexes are made in memory from these keys.
 //!
@@ -40,6 +40,7 @@ mod follow;
 mod keys;
 mod machine;
 mod model;
+pub mod naming;
 mod service;
 mod spares;
 mod watcher;
@@ -48,6 +49,10 @@ mod watcher;
 mod tests;
 
 pub use config::Config;
-pub use model::{Instance, Listing, Registered, Registration, Service, Stats, Status};
+pub use model::{
+    Check, Edit, Health, Instance, Listing, Metadata, Port, Probe, Registered, Registration,
+    Service, ServiceId, Stats, Status, Weight, default_namespace,
+};
+pub use naming::Spelling;
 pub use service::Registry;
 pub use watcher::Watcher;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use sinew_coordination::registry::{Instance, Registry, Service, Status};
+use sinew_coordination::registry::{Instance, Registry, Service, ServiceId, Status, Weight};
 use sinew_core::Name;
 use sinew_gateway::{Discovery, Endpoint, EndpointStatus};
 use tokio::{runtime::Handle, sync::watch, time::timeout};
@@ -23,14 +23,14 @@ pub(crate) struct RegistryDiscovery {
     registry: Registry,
     runtime: Handle,
     // Those that routes name, so there is no need to forget any.
-    services: Mutex<HashMap<Name, watch::Receiver<Arc<[Endpoint]>>>>,
+    services: Mutex<HashMap<ServiceId, watch::Receiver<Arc<[Endpoint]>>>>,
 }
 
 /// One service as the gateway sees it.
 struct View {
     service: Arc<Service>,
     /// Of the host names among its instances.
-    addresses: BTreeMap<String, IpAddr>,
+    addresses: BTreeMap<Arc<str>, IpAddr>,
     endpoints: watch::Sender<Arc<[Endpoint]>>,
 }
 
@@ -46,7 +46,8 @@ impl RegistryDiscovery {
 }
 
 impl Discovery for RegistryDiscovery {
-    fn watch(&self, service: &Name) -> watch::Receiver<Arc<[Endpoint]>> {
+    fn watch(&self, name: &Name) -> watch::Receiver<Arc<[Endpoint]>> {
+        let service = &ServiceId::from(name);
         let mut services = self.services.lock();
         if let Some(known) = services.get(service) {
             return known.clone();
@@ -107,28 +108,79 @@ async fn resolve_names(mut instances: watch::Receiver<Arc<Service>>, view: Arc<M
     }
 }
 
-/// The endpoints of those instances whose address is known.
-fn convert(service: &Service, addresses: &BTreeMap<String, IpAddr>) -> Arc<[Endpoint]> {
+/// The endpoints of those instances that have a port and whose address is known.
+fn convert(service: &Service, addresses: &BTreeMap<Arc<str>, IpAddr>) -> Arc<[Endpoint]> {
+    let scale = Scale::of(service);
     let endpoint = |instance: &Arc<Instance>| {
         let ip = instance.address.parse().ok();
         let ip = ip.or_else(|| addresses.get(&instance.address).copied())?;
         Some(Endpoint {
             id: instance.id.clone(),
             address: SocketAddr::new(ip, instance.port),
-            status: match instance.status {
+            status: match service.status_of(instance) {
+                Status::Up if instance.weight().thousandths() == 0 => EndpointStatus::Draining,
                 Status::Up => EndpointStatus::Up,
                 Status::Draining => EndpointStatus::Draining,
                 Status::Down | Status::OutOfService => EndpointStatus::Down,
             },
-            metadata: Arc::new(instance.metadata.clone()),
+            metadata: Arc::new(described(instance, scale)),
         })
     };
-    service.instances.iter().filter_map(endpoint).collect()
+    let instances = service.instances.iter();
+    let reachable = instances.filter(|instance| instance.port != 0);
+    reachable.filter_map(endpoint).collect()
 }
 
-fn names(service: &Service) -> Vec<String> {
-    let is_name = |address: &&String| address.parse::<IpAddr>().is_err();
-    let mut names: Vec<String> = service
+/// The gateway reads weight, zone and version in the metadata, where older registrations have them.
+fn described(instance: &Instance, scale: Scale) -> BTreeMap<String, String> {
+    let mut metadata = instance.metadata.to_map();
+    let mut say = |key: &str, value: String| metadata.insert(key.to_owned(), value);
+    if let Some(zone) = instance.zone() {
+        say("zone", zone.to_owned());
+    }
+    if let Some(version) = instance.version() {
+        say("version", version.to_owned());
+    }
+    if !instance.weight().is_default() || scale != Scale::Whole {
+        say("weight", scale.apply(instance.weight()).to_string());
+    }
+    metadata
+}
+
+/// The gateway's weights are whole numbers up to 1000. Those of a service are scaled together so that
+/// as much as possible of their ratio stays.
+#[derive(Clone, Copy, PartialEq)]
+enum Scale {
+    /// As they are.
+    Whole,
+    /// So that the greatest becomes 1000.
+    Greatest(u32),
+}
+
+impl Scale {
+    fn of(service: &Service) -> Self {
+        let weights = service.instances.iter().map(|instance| instance.weight());
+        let weights = weights.map(Weight::thousandths);
+        let whole = |weight: u32| weight.is_multiple_of(1_000) && weight <= 1_000_000;
+        match weights.clone().all(whole) {
+            true => Self::Whole,
+            false => Self::Greatest(weights.max().unwrap_or(1)),
+        }
+    }
+
+    fn apply(self, weight: Weight) -> u32 {
+        let weight = weight.thousandths();
+        let scaled = match self {
+            Self::Whole => u64::from(weight) / 1_000,
+            Self::Greatest(greatest) => u64::from(weight) * 1_000 / u64::from(greatest),
+        };
+        u32::try_from(scaled).unwrap_or(u32::MAX)
+    }
+}
+
+fn names(service: &Service) -> Vec<Arc<str>> {
+    let is_name = |address: &&Arc<str>| address.parse::<IpAddr>().is_err();
+    let mut names: Vec<Arc<str>> = service
         .instances
         .iter()
         .map(|instance| &instance.address)
@@ -141,11 +193,14 @@ fn names(service: &Service) -> Vec<String> {
 }
 
 /// Asks for all names, one after the other; one that does not answer keeps its last address.
-async fn resolve(names: Vec<String>, known: &BTreeMap<String, IpAddr>) -> BTreeMap<String, IpAddr> {
+async fn resolve(
+    names: Vec<Arc<str>>,
+    known: &BTreeMap<Arc<str>, IpAddr>,
+) -> BTreeMap<Arc<str>, IpAddr> {
     let mut addresses = BTreeMap::new();
     for name in names {
         let ask = async {
-            let mut found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let mut found = tokio::net::lookup_host((&*name, 0)).await?;
             Ok::<_, std::io::Error>(found.next().map(|address| address.ip()))
         };
         let found = match timeout(RESOLVE_TIMEOUT, ask).await {

@@ -8,6 +8,7 @@ use axum::{
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use sinew_coordination::registry::ServiceId;
 use sinew_core::{Error, InstanceId, Kind, Name};
 
 use super::problem::Refusal;
@@ -19,10 +20,10 @@ const BODY_BYTES: usize = 256 * 1024;
 const ROUTES_BYTES: usize = 8 * 1024 * 1024;
 
 /// `{service}` of the path.
-pub(super) struct ServicePath(pub(super) Name);
+pub(super) struct ServicePath(pub(super) ServiceId);
 
 /// `{service}` and `{id}` of the path.
-pub(super) struct InstancePath(pub(super) Name, pub(super) InstanceId);
+pub(super) struct InstancePath(pub(super) ServiceId, pub(super) InstanceId);
 
 /// A JSON body.
 pub(super) struct JsonBody<T>(pub(super) T);
@@ -43,7 +44,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ServicePath {
         let Path(service) = Path::<String>::from_request_parts(parts, state)
             .await
             .map_err(bad_path)?;
-        Ok(Self(Name::new(&service)?))
+        Ok(Self(Name::new(&service)?.into()))
     }
 }
 
@@ -54,7 +55,7 @@ impl<S: Send + Sync> FromRequestParts<S> for InstancePath {
         let Path((service, id)) = Path::<(String, String)>::from_request_parts(parts, state)
             .await
             .map_err(bad_path)?;
-        Ok(Self(Name::new(&service)?, InstanceId::new(&id)?))
+        Ok(Self(Name::new(&service)?.into(), InstanceId::new(&id)?))
     }
 }
 

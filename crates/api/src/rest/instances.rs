@@ -34,7 +34,7 @@ pub(super) async fn register(
     let registered = api
         .0
         .registry
-        .register(registration.of(service, id))
+        .register(registration.of(service, id)?)
         .await?;
     let status = if registered.created {
         StatusCode::CREATED

@@ -6,8 +6,8 @@ mod routes;
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use sinew_coordination::registry;
-use sinew_core::{InstanceId, Name};
+use sinew_coordination::registry::{self, ServiceId};
+use sinew_core::{Error, InstanceId, Kind, Result};
 use utoipa::ToSchema;
 
 pub use routes::{
@@ -442,29 +442,33 @@ pub(super) struct Problem {
 }
 
 impl Registration {
-    pub(super) fn of(self, service: Name, id: InstanceId) -> registry::Registration {
-        registry::Registration {
-            service,
-            id,
-            address: self.address,
-            port: self.port,
+    pub(super) fn of(self, service: ServiceId, id: InstanceId) -> Result<registry::Registration> {
+        if self.port == 0 {
+            return Err(Error::new(
+                Kind::InvalidArgument,
+                "registry.address_invalid",
+                "port 0 cannot be reached; use 1 to 65535",
+            ));
+        }
+        Ok(registry::Registration {
             status: self.status.into(),
             metadata: self.metadata,
             ttl: self.ttl_ms.map(Duration::from_millis),
-        }
+            ..registry::Registration::new(service, id, self.address, self.port)
+        })
     }
 }
 
 impl From<&registry::Instance> for Instance {
     fn from(instance: &registry::Instance) -> Self {
         Self {
-            service: instance.service.to_string(),
+            service: instance.service.name.to_string(),
             id: instance.id.to_string(),
-            address: instance.address.clone(),
+            address: instance.address.to_string(),
             port: instance.port,
-            status: instance.status.into(),
-            metadata: instance.metadata.clone(),
-            ttl_ms: millis(instance.ttl),
+            status: instance.effective().into(),
+            metadata: instance.metadata.to_map(),
+            ttl_ms: instance.ttl.map_or(0, millis),
             revision: instance.revision,
         }
     }
@@ -474,7 +478,7 @@ impl From<&registry::Service> for Service {
     fn from(service: &registry::Service) -> Self {
         Self {
             revision: service.revision,
-            name: service.name.to_string(),
+            name: service.id.name.to_string(),
             instances: instances(service),
         }
     }
@@ -483,7 +487,7 @@ impl From<&registry::Service> for Service {
 impl From<registry::Listing> for Services {
     fn from(listing: registry::Listing) -> Self {
         let services = listing.services.iter().map(|service| ListedService {
-            name: service.name.to_string(),
+            name: service.id.name.to_string(),
             instances: instances(service),
         });
         Self {

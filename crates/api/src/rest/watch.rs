@@ -59,7 +59,7 @@ pub(super) async fn services(
     let registry = &api.0.registry;
     let (watcher, present) = match names.is_empty() {
         true => registry.watch_all(),
-        false => registry.watch_some(names.into_iter().collect()),
+        false => registry.watch_some(names.iter().map(Into::into).collect()),
     };
     let feed = Feed {
         watcher,

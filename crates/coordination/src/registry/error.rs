@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use sinew_core::{Error, InstanceId, Kind, Name};
+use sinew_core::{Error, InstanceId, Kind};
 
-pub(super) fn instance_unknown(service: &Name, id: &InstanceId) -> Error {
+use super::ServiceId;
+
+pub(super) fn instance_unknown(service: &ServiceId, id: &InstanceId) -> Error {
     Error::new(
         Kind::NotFound,
         "registry.instance_unknown",
@@ -14,7 +16,7 @@ pub(super) fn instance_unknown(service: &Name, id: &InstanceId) -> Error {
     )
 }
 
-pub(super) fn service_full(service: &Name, limit: usize) -> Error {
+pub(super) fn service_full(service: &ServiceId, limit: usize) -> Error {
     Error::new(
         Kind::ResourceExhausted,
         "registry.service_full",
@@ -51,7 +53,19 @@ pub(super) fn metadata_invalid(why: impl Into<String>) -> Error {
     Error::new(Kind::InvalidArgument, "registry.metadata_invalid", why)
 }
 
-pub(super) fn contended(service: &Name, id: &InstanceId) -> Error {
+pub(super) fn check_invalid(why: impl Into<String>) -> Error {
+    Error::new(Kind::InvalidArgument, "registry.check_invalid", why)
+}
+
+pub(super) fn name_invalid(most: usize) -> Error {
+    Error::new(
+        Kind::InvalidArgument,
+        "registry.name_invalid",
+        format!("a name has 1 to {most} bytes and no control characters"),
+    )
+}
+
+pub(super) fn contended(service: &ServiceId, id: &InstanceId) -> Error {
     Error::new(
         Kind::Aborted,
         "registry.contended",

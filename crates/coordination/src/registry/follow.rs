@@ -8,7 +8,6 @@ use sinew_engine::kv::{Batch, Event, Revision};
 use super::{
     Instance, keys,
     machine::{Change, Input},
-    model,
     service::Inner,
 };
 
@@ -25,9 +24,7 @@ pub(super) async fn list(inner: &Inner) -> Result<Revision> {
             .await?;
         let from = *oldest.get_or_insert(page.revision);
         instances.extend(page.entries.into_iter().filter_map(|entry| {
-            let name = keys::parse(&entry.key);
-            let instance =
-                name.and_then(|n| model::decode(n, &entry.value, entry.revision, entry.lease));
+            let instance = inner.read(&entry);
             if instance.is_none() {
                 skipped(&entry.key);
             }
@@ -106,14 +103,14 @@ async fn watch(inner: &Inner, from: &mut Revision, backoff: &mut Backoff) -> Err
             Ok(batch) => {
                 *from = batch.revision;
                 backoff.reset();
-                inner.observe(observed(batch));
+                inner.observe(observed(inner, batch));
             }
             Err(error) => return error,
         }
     }
 }
 
-fn observed(batch: Batch) -> Input {
+fn observed(inner: &Inner, batch: Batch) -> Input {
     let changes = batch.events.into_iter().filter_map(|event| {
         let Some((service, id)) = keys::parse(event.key()) else {
             skipped(event.key());
@@ -121,17 +118,14 @@ fn observed(batch: Batch) -> Input {
         };
         Some(match event {
             Event::Delete(_) => Change::Gone(service, id),
-            Event::Put(entry) => {
-                let name = (service.clone(), id.clone());
-                match model::decode(name, &entry.value, entry.revision, entry.lease) {
-                    Some(instance) => Change::Put(instance),
-                    None => {
-                        skipped(&entry.key);
-                        // What it was before it became unreadable is no longer true.
-                        Change::Gone(service, id)
-                    }
+            Event::Put(entry) => match inner.read(&entry) {
+                Some(instance) => Change::Put(instance),
+                None => {
+                    skipped(&entry.key);
+                    // What it was before it became unreadable is no longer true.
+                    Change::Gone(service, id)
                 }
-            }
+            },
         })
     });
     Input::Observed {

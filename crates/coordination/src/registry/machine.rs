@@ -9,10 +9,10 @@ use std::{
     sync::Arc,
 };
 
-use sinew_core::{InstanceId, Name, Result};
+use sinew_core::{InstanceId, Result};
 use sinew_engine::kv::{LeaseId, Revision};
 
-use super::{Config, Instance, Listing, Registration, Service, Status, error};
+use super::{Config, Edit, Instance, Listing, Registration, Service, ServiceId, error, model};
 
 /// How many services without instances are remembered, so that watchers hear of their end.
 const EMPTIED_KEPT: usize = 1024;
@@ -21,14 +21,14 @@ const EMPTIED_KEPT: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct State {
     revision: Revision,
-    services: BTreeMap<Name, Slot>,
+    services: BTreeMap<ServiceId, Slot>,
     instances: usize,
     departures: u64,
     /// Numbers the changes of this state, one for each changed list.
     last_change: u64,
     /// The newest change of each service, the oldest first: what a watcher has not seen yet is the
     /// part after its cursor.
-    changes: BTreeMap<u64, Name>,
+    changes: BTreeMap<u64, ServiceId>,
     /// Those changes that left a service without instances.
     emptied: BTreeSet<u64>,
     /// The newest change that was forgotten.
@@ -44,10 +44,10 @@ struct Slot {
 /// What happens to the registry.
 #[derive(Debug)]
 pub(super) enum Input {
-    Register(Registration),
-    SetStatus(Name, InstanceId, Status),
-    Heartbeat(Name, InstanceId),
-    Deregister(Name, InstanceId),
+    Register(Box<Registration>),
+    Edit(ServiceId, InstanceId, Edit),
+    Heartbeat(ServiceId, InstanceId),
+    Deregister(ServiceId, InstanceId),
     /// All there is. The pages of a listing may be of different revisions, the oldest is `revision`;
     /// the watch from there on repeats what later pages showed, which is recognised and ignored.
     Listed {
@@ -64,7 +64,7 @@ pub(super) enum Input {
 #[derive(Debug)]
 pub(super) enum Change {
     Put(Instance),
-    Gone(Name, InstanceId),
+    Gone(ServiceId, InstanceId),
 }
 
 /// What is to be done.
@@ -73,7 +73,7 @@ pub(super) enum Effect {
     /// Write the instance under the lease that it has, or under a new one; only if it still stands
     /// at revision `expected`, when that is given.
     Store {
-        instance: Instance,
+        instance: Box<Instance>,
         expected: Option<Revision>,
         created: bool,
     },
@@ -90,19 +90,16 @@ pub(super) enum Effect {
 /// Takes one input. Refused commands change nothing.
 pub(super) fn step(state: &mut State, input: Input, config: &Config) -> Result<Vec<Effect>> {
     match input {
-        Input::Register(registration) => register(state, registration, config),
-        Input::SetStatus(service, id, status) => {
+        Input::Register(registration) => register(state, *registration, config),
+        Input::Edit(service, id, edit) => {
             let current = state.known(&service, &id)?;
-            if current.status == status {
+            let instance = model::edited(current, edit)?;
+            if instance == **current {
                 return Ok(vec![Effect::Nothing(current.clone())]);
             }
-            let instance = Instance {
-                status,
-                ..current.as_ref().clone()
-            };
             let expected = Some(current.revision);
             Ok(vec![Effect::Store {
-                instance,
+                instance: Box::new(instance),
                 expected,
                 created: false,
             }])
@@ -132,7 +129,7 @@ fn register(state: &State, registration: Registration, config: &Config) -> Resul
         // The limits hold for each node's view; many nodes at once may overshoot them a little.
         None if service.instances.len() >= config.instances_per_service => {
             return Err(error::service_full(
-                &service.name,
+                &service.id,
                 config.instances_per_service,
             ));
         }
@@ -143,11 +140,14 @@ fn register(state: &State, registration: Registration, config: &Config) -> Resul
         Some(_) => {}
     }
     let created = current.is_none();
+    if let Some(current) = current {
+        instance.keep(current);
+    }
     // What is there is replaced, whatever it is; but to stay on its lease is to know that it is the
     // lease of this instance still, and of no other.
     let expected = instance.lease.and(current.map(|current| current.revision));
     Ok(vec![Effect::Store {
-        instance,
+        instance: Box::new(instance),
         expected,
         created,
     }])
@@ -175,7 +175,7 @@ impl State {
     }
 
     /// The list of one service, empty when it is not known.
-    pub(super) fn service(&self, name: &Name) -> Arc<Service> {
+    pub(super) fn service(&self, name: &ServiceId) -> Arc<Service> {
         match self.services.get(name) {
             Some(slot) => slot.service.clone(),
             None => Arc::new(Service::empty(name.clone(), self.revision)),
@@ -213,7 +213,7 @@ impl State {
         )
     }
 
-    fn known(&self, service: &Name, id: &InstanceId) -> Result<&Arc<Instance>> {
+    fn known(&self, service: &ServiceId, id: &InstanceId) -> Result<&Arc<Instance>> {
         self.services
             .get(service)
             .and_then(|slot| slot.service.instance(id))
@@ -222,7 +222,7 @@ impl State {
 
     fn replace(&mut self, revision: Revision, instances: Vec<Instance>) -> Vec<Effect> {
         self.revision = self.revision.max(revision);
-        let mut lists: BTreeMap<Name, Vec<Arc<Instance>>> = self
+        let mut lists: BTreeMap<ServiceId, Vec<Arc<Instance>>> = self
             .services
             .keys()
             .map(|name| (name.clone(), Vec::new()))
@@ -243,7 +243,7 @@ impl State {
 
     fn apply(&mut self, revision: Revision, changes: Vec<Change>) -> Vec<Effect> {
         self.revision = self.revision.max(revision);
-        let mut lists: BTreeMap<Name, Service> = BTreeMap::new();
+        let mut lists: BTreeMap<ServiceId, Service> = BTreeMap::new();
         for change in changes {
             let name = match &change {
                 Change::Put(instance) => &instance.service,
@@ -276,7 +276,7 @@ impl State {
     /// Makes `instances` the list of the service, if that changes anything.
     fn set(
         &mut self,
-        name: Name,
+        name: ServiceId,
         instances: Vec<Arc<Instance>>,
         revision: Revision,
     ) -> Option<Effect> {
@@ -309,7 +309,7 @@ impl State {
             self.emptied.insert(change);
         }
         let service = Arc::new(Service {
-            name: name.clone(),
+            id: name.clone(),
             revision,
             instances,
         });

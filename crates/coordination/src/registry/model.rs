@@ -1,18 +1,43 @@
-//! What is registered, and how it is stored.
+//! What is registered.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+mod check;
+mod edit;
+mod health;
+mod metadata;
+mod stored;
+mod weight;
 
-use bytes::Bytes;
+use std::{fmt, sync::Arc, sync::LazyLock, time::Duration};
+
 use serde::{Deserialize, Serialize};
-use sinew_core::{InstanceId, Name, Result};
+use sinew_core::{InstanceId, Name};
 use sinew_engine::kv::{LeaseId, Revision};
 
-use super::{Config, error};
+use super::Spelling;
 
-const METADATA_PAIRS: usize = 64;
-const METADATA_KEY_BYTES: usize = 128;
-const METADATA_VALUE_BYTES: usize = 1024;
-const ADDRESS_BYTES: usize = 253;
+pub(super) use edit::edited;
+pub use health::{Check, Health, Probe};
+pub use metadata::Metadata;
+pub(super) use metadata::Texts;
+pub(super) use stored::{decode, encode};
+pub use weight::Weight;
+
+static DEFAULT: LazyLock<Name> = LazyLock::new(|| Name::new("default").expect("it is a name"));
+
+/// The namespace of those who name none.
+pub fn default_namespace() -> Name {
+    DEFAULT.clone()
+}
+
+/// A service: its namespace and its name therein. As text, and made from a [`Name`], it is the name
+/// alone when the namespace is the default one; else `namespace/name`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceId {
+    /// The namespace.
+    pub namespace: Name,
+    /// The name.
+    pub name: Name,
+}
 
 /// Whether an instance takes requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -29,61 +54,132 @@ pub enum Status {
     OutOfService,
 }
 
-/// What a service says of one of its instances when it registers it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A port that has a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// Unique within the instance, such as `admin`.
+    pub name: Arc<str>,
+    /// What is spoken there, such as `http`, `https`, `grpc`, `tcp`.
+    pub protocol: Arc<str>,
+    /// 1 to 65535.
+    pub number: u16,
+}
+
+/// What a service says of one of its instances when it registers it. Begin with
+/// [`Registration::new`]: there may be more fields.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Registration {
     /// The service.
-    pub service: Name,
+    pub service: ServiceId,
     /// The instance, unique within its service.
     pub id: InstanceId,
     /// An IP address or a host name where it can be reached.
     pub address: String,
-    /// Its port.
+    /// Its main port, where it gets its requests. Without one, 0, it gets none.
     pub port: u16,
+    /// More ports by name, up to 16. The main one may be among them, which says what it speaks.
+    pub ports: Vec<Port>,
     /// Whether it takes requests.
     pub status: Status,
+    /// Its share of the requests.
+    pub weight: Weight,
+    /// Where it is.
+    pub zone: Option<String>,
+    /// What it is.
+    pub version: Option<String>,
     /// Anything: up to 64 pairs, keys to 128 bytes, values to 1024.
-    pub metadata: BTreeMap<String, String>,
-    /// How long it stays without a heartbeat; the configured default when not said.
+    pub metadata: std::collections::BTreeMap<String, String>,
+    /// How long it lives without a heartbeat. When not said: the configured default, or for ever if
+    /// it is persistent.
     pub ttl: Option<Duration>,
+    /// It stays listed, as critical, when its heartbeats cease.
+    pub persistent: bool,
+    /// When it has been critical for so long it is deregistered; when not said: never, if it is
+    /// persistent.
+    pub deregister_after: Option<Duration>,
+    /// Up to 8 checks.
+    pub checks: Vec<Check>,
+    /// How its names were written, where not as they are kept.
+    pub spelling: Spelling,
+    /// What a dialect knows of it that nothing here stands for, by `<dialect>.<field>`: up to 32
+    /// pairs, values to 8 KiB. Nobody else looks at it.
+    pub attributes: std::collections::BTreeMap<String, String>,
 }
 
 /// One registered instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
     /// The service.
-    pub service: Name,
+    pub service: ServiceId,
     /// The instance.
     pub id: InstanceId,
     /// An IP address or a host name.
-    pub address: String,
-    /// Its port.
+    pub address: Arc<str>,
+    /// Its main port; 0 if it has none.
     pub port: u16,
-    /// Whether it takes requests.
+    /// More ports by name.
+    pub ports: Box<[Port]>,
+    /// Whether it takes requests, as it says itself. What counts is [`Service::status_of`].
     pub status: Status,
+    /// What an operator said instead. It survives the instance's registering again.
+    pub status_override: Option<Status>,
+    /// Its share of the requests; [`Instance::weight`] also looks into the metadata.
+    pub weight: Weight,
+    /// Where it is; [`Instance::zone`] also looks into the metadata.
+    pub zone: Option<Arc<str>>,
+    /// What it is; [`Instance::version`] also looks into the metadata.
+    pub version: Option<Arc<str>>,
     /// What it says of itself.
-    pub metadata: BTreeMap<String, String>,
-    /// How long it stays without a heartbeat.
-    pub ttl: Duration,
+    pub metadata: Metadata,
+    /// How long it lives without a heartbeat; for ever when not said.
+    pub ttl: Option<Duration>,
+    /// It stays listed, as critical, when its heartbeats cease.
+    pub persistent: bool,
+    /// Whether its heartbeats come, if it owes any.
+    pub alive: bool,
     /// The store's revision that last changed it.
     pub revision: Revision,
     /// The lease that it goes with.
     pub(super) lease: Option<LeaseId>,
+    /// What few instances have.
+    pub(super) extra: Option<Box<Extra>>,
+}
+
+/// What few instances have, apart, so that the many are small.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Extra {
+    pub(super) spelling: Spelling,
+    pub(super) attributes: Metadata,
+    pub(super) checks: Box<[Check]>,
+    pub(super) deregister_after: Option<Duration>,
+}
+
+/// A change of one instance. Others may change it at the same time: nothing is lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// What it says itself of whether it takes requests.
+    Status(Status),
+    /// What an operator says instead; `None` lets its own word count again.
+    Override(Option<Status>),
+    /// Adds pairs to the metadata, or replaces those of the same keys.
+    Metadata(std::collections::BTreeMap<String, String>),
+    /// The result of a check, by its id, and that in words. An unknown check is ignored.
+    Report(Arc<str>, Health, String),
 }
 
 /// A service with all of its instances, in the order of their ids. Without instances it is not
 /// registered, or no longer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
-    /// Its name.
-    pub name: Name,
+    /// Its namespace and name.
+    pub id: ServiceId,
     /// The store's revision of which this is the list; it never goes back.
     pub revision: Revision,
     /// Its instances.
     pub instances: Vec<Arc<Instance>>,
 }
 
-/// All services that have instances, in the order of their names.
+/// All services that have instances, in the order of their namespaces and names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing {
     /// The store's revision of which this is the list.
@@ -118,10 +214,162 @@ pub struct Stats {
     pub relists: u64,
 }
 
-impl Service {
-    pub(super) fn empty(name: Name, revision: Revision) -> Self {
+impl ServiceId {
+    /// A service of a namespace.
+    pub fn new(namespace: Name, name: Name) -> Self {
+        Self { namespace, name }
+    }
+
+    /// Whether it is of the default namespace.
+    pub fn is_default(&self) -> bool {
+        self.namespace == *DEFAULT
+    }
+}
+
+impl From<Name> for ServiceId {
+    fn from(name: Name) -> Self {
+        Self::new(default_namespace(), name)
+    }
+}
+
+impl From<&Name> for ServiceId {
+    fn from(name: &Name) -> Self {
+        name.clone().into()
+    }
+}
+
+impl fmt::Display for ServiceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.is_default() {
+            write!(f, "{}/", self.namespace)?;
+        }
+        write!(f, "{}", self.name)
+    }
+}
+
+impl fmt::Debug for ServiceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+impl Registration {
+    /// An ephemeral instance that is up, with the default TTL, and nothing more said.
+    pub fn new(
+        service: impl Into<ServiceId>,
+        id: InstanceId,
+        address: impl Into<String>,
+        port: u16,
+    ) -> Self {
         Self {
-            name,
+            service: service.into(),
+            id,
+            address: address.into(),
+            port,
+            ports: Vec::new(),
+            status: Status::Up,
+            weight: Weight::default(),
+            zone: None,
+            version: None,
+            metadata: Default::default(),
+            ttl: None,
+            persistent: false,
+            deregister_after: None,
+            checks: Vec::new(),
+            spelling: Spelling::default(),
+            attributes: Default::default(),
+        }
+    }
+}
+
+impl Extra {
+    pub(super) fn boxed(self) -> Option<Box<Self>> {
+        (self != Self::default()).then(|| Box::new(self))
+    }
+}
+
+impl Instance {
+    /// Its share of the requests: as registered, or as its metadata say under `weight`.
+    pub fn weight(&self) -> Weight {
+        if !self.weight.is_default() {
+            return self.weight;
+        }
+        let text = self.metadata.get("weight");
+        let said = text.and_then(|text| text.parse().ok());
+        said.filter(|weight: &Weight| weight.thousandths() > 0)
+            .unwrap_or(self.weight)
+    }
+
+    /// Where it is: as registered, or as its metadata say under `zone`.
+    pub fn zone(&self) -> Option<&str> {
+        self.zone.as_deref().or_else(|| self.metadata.get("zone"))
+    }
+
+    /// What it is: as registered, or as its metadata say under `version`.
+    pub fn version(&self) -> Option<&str> {
+        self.version
+            .as_deref()
+            .or_else(|| self.metadata.get("version"))
+    }
+
+    /// What its heartbeats and checks say together: the worst.
+    pub fn health(&self) -> Health {
+        if !self.alive {
+            return Health::Critical;
+        }
+        let beats = match self.ttl {
+            Some(_) => Health::Passing,
+            None => Health::Unknown,
+        };
+        // Whoever looks knows more than that nobody looked.
+        let worst = self.checks().iter().map(|check| check.health).max();
+        match worst {
+            Some(Health::Unknown) | None => beats,
+            Some(worst) => worst,
+        }
+    }
+
+    /// Whether it takes requests, all things considered but the other instances of its service
+    /// ([`Service::status_of`]).
+    pub fn effective(&self) -> Status {
+        match self.said() {
+            Status::Up if self.health() == Health::Critical => Status::Down,
+            said => said,
+        }
+    }
+
+    /// What an operator, or else the instance itself, says.
+    pub(super) fn said(&self) -> Status {
+        self.status_override.unwrap_or(self.status)
+    }
+
+    /// Its checks.
+    pub fn checks(&self) -> &[Check] {
+        self.extra.as_ref().map_or(&[], |extra| &extra.checks)
+    }
+
+    /// When it has been critical for so long it is deregistered.
+    pub fn deregister_after(&self) -> Option<Duration> {
+        self.extra.as_ref().and_then(|extra| extra.deregister_after)
+    }
+
+    /// How its names were written.
+    pub fn spelling(&self) -> &Spelling {
+        static PLAIN: LazyLock<Spelling> = LazyLock::new(Spelling::default);
+        self.extra.as_ref().map_or(&PLAIN, |extra| &extra.spelling)
+    }
+
+    /// What dialects know of it.
+    pub fn attributes(&self) -> &Metadata {
+        static NONE: LazyLock<Metadata> = LazyLock::new(Metadata::default);
+        self.extra.as_ref().map_or(&NONE, |extra| &extra.attributes)
+    }
+}
+
+impl Service {
+    pub(super) fn empty(id: ServiceId, revision: Revision) -> Self {
+        Self {
+            id,
             revision,
             instances: Vec::new(),
         }
@@ -136,218 +384,16 @@ impl Service {
     pub fn instance(&self, id: &InstanceId) -> Option<&Arc<Instance>> {
         self.position(id).ok().map(|index| &self.instances[index])
     }
-}
 
-impl Registration {
-    /// Checks everything that the types do not, and makes an instance of it.
-    pub(super) fn check(self, config: &Config) -> Result<Instance> {
-        check_address(&self.address)?;
-        if self.port == 0 {
-            return Err(error::address_invalid(
-                "port 0 cannot be reached; use 1 to 65535",
-            ));
-        }
-        let ttl = self.ttl.unwrap_or(config.default_ttl);
-        if ttl < config.shortest_ttl || ttl > config.longest_ttl {
-            return Err(error::ttl_invalid(
-                ttl,
-                config.shortest_ttl,
-                config.longest_ttl,
-            ));
-        }
-        check_metadata(&self.metadata)?;
-        Ok(Instance {
-            service: self.service,
-            id: self.id,
-            address: self.address,
-            port: self.port,
-            status: self.status,
-            metadata: self.metadata,
-            ttl,
-            revision: 0,
-            lease: None,
-        })
-    }
-}
-
-fn check_address(address: &str) -> Result<()> {
-    if let Ok(ip) = address.parse::<IpAddr>() {
-        return if ip.is_unspecified() || ip.is_multicast() {
-            Err(error::address_invalid(format!(
-                "{ip} is not an address that others can reach; register the one they shall use"
-            )))
-        } else {
-            Ok(())
-        };
-    }
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-    };
-    // All digits in the last label would be an address that somebody mistyped.
-    let name = address.strip_suffix('.').unwrap_or(address);
-    let numeric = name
-        .rsplit('.')
-        .next()
-        .is_some_and(|l| l.bytes().all(|b| b.is_ascii_digit()));
-    if address.len() <= ADDRESS_BYTES && !numeric && name.split('.').all(label) {
-        Ok(())
-    } else {
-        Err(error::address_invalid(format!(
-            "the address is neither an IP address nor a host name of up to {ADDRESS_BYTES} characters"
-        )))
-    }
-}
-
-fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<()> {
-    if metadata.len() > METADATA_PAIRS {
-        return Err(error::metadata_invalid(format!(
-            "{} pairs of metadata are too many; use up to {METADATA_PAIRS}",
-            metadata.len()
-        )));
-    }
-    for (key, value) in metadata {
-        if key.is_empty() || key.len() > METADATA_KEY_BYTES {
-            return Err(error::metadata_invalid(format!(
-                "a metadata key has {} bytes; use 1 to {METADATA_KEY_BYTES}",
-                key.len()
-            )));
-        }
-        if value.len() > METADATA_VALUE_BYTES {
-            return Err(error::metadata_invalid(format!(
-                "the metadata value of {key:?} has {} bytes; use up to {METADATA_VALUE_BYTES}",
-                value.len()
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// The stored form, version 1. Fields may be added with a default; anything else is a new version.
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    v: u8,
-    address: String,
-    port: u16,
-    status: Status,
-    ttl_ms: u64,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    metadata: BTreeMap<String, String>,
-}
-
-/// The value to store for an instance.
-pub(super) fn encode(instance: &Instance) -> Bytes {
-    let stored = Stored {
-        v: 1,
-        address: instance.address.clone(),
-        port: instance.port,
-        status: instance.status,
-        ttl_ms: u64::try_from(instance.ttl.as_millis()).unwrap_or(u64::MAX),
-        metadata: instance.metadata.clone(),
-    };
-    serde_json::to_vec(&stored)
-        .expect("strings and numbers serialise")
-        .into()
-}
-
-/// The instance that a stored value describes; `None` when this version cannot read it.
-pub(super) fn decode(
-    (service, id): (Name, InstanceId),
-    value: &[u8],
-    revision: Revision,
-    lease: Option<LeaseId>,
-) -> Option<Instance> {
-    let stored: Stored = serde_json::from_slice(value)
-        .ok()
-        .filter(|stored: &Stored| stored.v == 1)?;
-    Some(Instance {
-        service,
-        id,
-        address: stored.address,
-        port: stored.port,
-        status: stored.status,
-        metadata: stored.metadata,
-        ttl: Duration::from_millis(stored.ttl_ms),
-        revision,
-        lease,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses() {
-        for good in [
-            "127.0.0.1",
-            "::1",
-            "orders",
-            "a-b.example.com",
-            "x_1.local.",
-            "10.0.0.1",
-        ] {
-            assert!(check_address(good).is_ok(), "{good}");
-        }
-        let long = "a".repeat(254);
-        for bad in [
-            "",
-            "0.0.0.0",
-            "::",
-            "224.0.0.1",
-            "a b",
-            "a/b",
-            "-a",
-            "a..b",
-            "[::1]",
-            "1.2.3",
-            "300.1.1.1",
-            &long,
-        ] {
-            assert_eq!(
-                check_address(bad).unwrap_err().code(),
-                "registry.address_invalid",
-                "{bad}"
-            );
-        }
+    /// Whether one of its instances takes requests, all things considered.
+    pub fn status_of(&self, instance: &Instance) -> Status {
+        instance.effective()
     }
 
-    #[test]
-    fn metadata_is_bounded() {
-        let pairs = |n: usize, key: usize, value: usize| -> BTreeMap<_, _> {
-            (0..n)
-                .map(|i| (format!("{i:0key$}"), "v".repeat(value)))
-                .collect()
-        };
-        assert!(check_metadata(&pairs(64, 128, 1024)).is_ok());
-        for bad in [pairs(65, 8, 1), pairs(1, 129, 1), pairs(1, 8, 1025)] {
-            assert_eq!(
-                check_metadata(&bad).unwrap_err().code(),
-                "registry.metadata_invalid"
-            );
-        }
-    }
-
-    /// Written by version 0.1.0. It must be read by every later one.
-    #[test]
-    fn the_stored_form_of_version_1_is_read() {
-        let value = br#"{"v":1,"address":"127.0.0.1","port":8081,"status":"out_of_service","ttl_ms":10000,"metadata":{"zone":"a"}}"#;
-        let name = || {
-            (
-                Name::new("orders").unwrap(),
-                InstanceId::new("orders-1").unwrap(),
-            )
-        };
-        let instance = decode(name(), value, 7, None).unwrap();
-        assert_eq!((&*instance.address, instance.port), ("127.0.0.1", 8081));
-        assert_eq!(instance.status, Status::OutOfService);
-        assert_eq!(instance.ttl, Duration::from_secs(10));
-        assert_eq!(instance.metadata["zone"], "a");
-        assert_eq!(&encode(&instance)[..], value);
-        assert!(decode(name(), br#"{"v":2}"#, 7, None).is_none());
+    /// How its names were written by the first of its instances that wrote them otherwise than they
+    /// are kept.
+    pub fn spelling(&self) -> Option<&Spelling> {
+        let written = self.instances.iter().map(|instance| instance.spelling());
+        written.into_iter().find(|spelling| !spelling.is_plain())
     }
 }

@@ -10,14 +10,14 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use sinew_core::{Clock, InstanceId, Kind, Name, Result};
-use sinew_engine::kv::{Condition, Key, Kv, LeaseId, Outcome, Revision, Write};
+use sinew_core::{Clock, InstanceId, Kind, Result};
+use sinew_engine::kv::{Condition, Entry, Key, Kv, LeaseId, Outcome, Revision, Write};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    Config, Instance, Listing, Registered, Registration, Service, Stats, Status, Watcher, error,
-    follow, keys,
+    Config, Edit, Instance, Listing, Registered, Registration, Service, ServiceId, Stats, Status,
+    Watcher, error, follow, keys,
     machine::{Effect, Input, State, step},
     model,
     spares::Spares,
@@ -46,6 +46,8 @@ pub(super) struct Inner {
     /// The revision that readers see; sent after its lists are.
     applied: watch::Sender<Revision>,
     spares: Spares,
+    /// What many instances say, said once.
+    texts: Mutex<model::Texts>,
 }
 
 #[derive(Default)]
@@ -62,8 +64,8 @@ type Observer = Box<dyn FnMut(&Arc<Service>) -> bool + Send>;
 #[derive(Default)]
 struct Shared {
     state: State,
-    channels: HashMap<Name, watch::Sender<Arc<Service>>>,
-    observers: HashMap<Name, Vec<Observer>>,
+    channels: HashMap<ServiceId, watch::Sender<Arc<Service>>>,
+    observers: HashMap<ServiceId, Vec<Observer>>,
     /// When so many channels exist, those without receivers are dropped.
     prune_at: usize,
 }
@@ -80,6 +82,7 @@ impl Registry {
             shared: Mutex::default(),
             applied: watch::Sender::new(0),
             spares: Spares::new(config.default_ttl, config.spare_leases),
+            texts: Mutex::default(),
             config,
         });
         let from = match follow::list(&inner).await {
@@ -110,7 +113,7 @@ impl Registry {
     pub async fn register(&self, registration: Registration) -> Result<Registered> {
         let inner = &self.0.inner;
         inner.counters.registrations.fetch_add(1, Relaxed);
-        let mut effects = inner.step(Input::Register(registration))?;
+        let mut effects = inner.step(Input::Register(Box::new(registration)))?;
         let Some(Effect::Store {
             mut instance,
             expected,
@@ -124,14 +127,14 @@ impl Registry {
             Err(error) if error.code() != LEASE_UNKNOWN => return Err(error),
             // Its lease ended just now, or somebody else changed it: as good as a new instance.
             _ => {
-                instance.lease = Some(inner.grant(instance.ttl).await?);
+                instance.lease = inner.grant_for(&instance).await?;
                 committed(inner.store_alive(&mut instance, None).await?)?
             }
         };
         instance.revision = revision;
         inner.visible(revision).await;
         Ok(Registered {
-            instance: Arc::new(instance),
+            instance: Arc::from(instance),
             created,
         })
     }
@@ -139,7 +142,7 @@ impl Registry {
     /// Gives the instance its full TTL again and answers it. Writes nothing durable.
     ///
     /// NotFound `registry.instance_unknown`: register again.
-    pub async fn heartbeat(&self, service: &Name, id: &InstanceId) -> Result<Duration> {
+    pub async fn heartbeat(&self, service: &ServiceId, id: &InstanceId) -> Result<Duration> {
         let inner = &self.0.inner;
         inner.counters.heartbeats.fetch_add(1, Relaxed);
         for _ in 0..2 {
@@ -156,18 +159,31 @@ impl Registry {
         Err(error::instance_unknown(service, id))
     }
 
-    /// Sets whether the instance takes requests. On return this node's readers see it.
+    /// Sets what the instance says of whether it takes requests. On return this node's readers see it.
     ///
     /// NotFound `registry.instance_unknown`; Aborted `registry.contended`.
     pub async fn set_status(
         &self,
-        service: &Name,
+        service: &ServiceId,
         id: &InstanceId,
         status: Status,
     ) -> Result<Arc<Instance>> {
+        self.edit(service, id, Edit::Status(status)).await
+    }
+
+    /// Changes the instance. On return this node's readers see it.
+    ///
+    /// NotFound `registry.instance_unknown`; Aborted `registry.contended`; InvalidArgument
+    /// `registry.metadata_invalid`.
+    pub async fn edit(
+        &self,
+        service: &ServiceId,
+        id: &InstanceId,
+        edit: Edit,
+    ) -> Result<Arc<Instance>> {
         let inner = &self.0.inner;
         for _ in 0..ATTEMPTS {
-            let input = Input::SetStatus(service.clone(), id.clone(), status);
+            let input = Input::Edit(service.clone(), id.clone(), edit.clone());
             match inner.step(input).map(|mut effects| effects.pop()) {
                 Ok(Some(Effect::Store {
                     mut instance,
@@ -183,7 +199,7 @@ impl Registry {
                         Ok(Outcome::Committed(revision)) => {
                             instance.revision = revision;
                             inner.visible(revision).await;
-                            return Ok(Arc::new(instance));
+                            return Ok(Arc::from(instance));
                         }
                         Ok(Outcome::Conflict(_)) => {}
                         Err(error) if error.code() == LEASE_UNKNOWN => {}
@@ -191,8 +207,9 @@ impl Registry {
                     }
                 }
                 Ok(Some(Effect::Nothing(instance))) => return Ok(instance),
-                Ok(_) => unreachable!("a status is stored, or is as asked"),
-                Err(_) => {}
+                Ok(_) => unreachable!("a change is stored, or is as asked"),
+                Err(error) if error.kind() == Kind::NotFound => {}
+                Err(error) => return Err(error),
             }
             if !inner.catch_up(service, id).await? {
                 return Err(error::instance_unknown(service, id));
@@ -203,7 +220,7 @@ impl Registry {
 
     /// Takes the instance out. On return this node's readers no longer see it. Answers whether it
     /// was there.
-    pub async fn deregister(&self, service: &Name, id: &InstanceId) -> Result<bool> {
+    pub async fn deregister(&self, service: &ServiceId, id: &InstanceId) -> Result<bool> {
         let inner = &self.0.inner;
         let effect = inner
             .step(Input::Deregister(service.clone(), id.clone()))?
@@ -230,12 +247,12 @@ impl Registry {
     }
 
     /// The list of one service, empty when it is not known.
-    pub fn service(&self, name: &Name) -> Arc<Service> {
+    pub fn service(&self, name: &ServiceId) -> Arc<Service> {
         self.0.inner.shared.lock().state.service(name)
     }
 
     /// The list of one service, now and whenever it changes. A reader that is slow sees the newest.
-    pub fn watch(&self, name: &Name) -> watch::Receiver<Arc<Service>> {
+    pub fn watch(&self, name: &ServiceId) -> watch::Receiver<Arc<Service>> {
         self.0.inner.watch(name)
     }
 
@@ -244,7 +261,7 @@ impl Registry {
     /// and must not call the registry, whose lock is held. It is dropped when it answers `false`.
     pub fn observe(
         &self,
-        name: &Name,
+        name: &ServiceId,
         mut observer: impl FnMut(&Arc<Service>) -> bool + Send + 'static,
     ) {
         let mut shared = self.0.inner.shared.lock();
@@ -263,7 +280,7 @@ impl Registry {
     }
 
     /// Follows these services. The present lists, empty ones too, come with it.
-    pub fn watch_some(&self, names: Vec<Name>) -> (Watcher, Vec<Arc<Service>>) {
+    pub fn watch_some(&self, names: Vec<ServiceId>) -> (Watcher, Vec<Arc<Service>>) {
         Watcher::some(&self.0.inner, names)
     }
 
@@ -289,13 +306,13 @@ impl Registry {
 
 impl Shared {
     fn publish(&mut self, service: Arc<Service>) {
-        if let Some(observers) = self.observers.get_mut(&service.name) {
+        if let Some(observers) = self.observers.get_mut(&service.id) {
             observers.retain_mut(|observer| observer(&service));
             if observers.is_empty() {
-                self.observers.remove(&service.name);
+                self.observers.remove(&service.id);
             }
         }
-        if let Some(channel) = self.channels.get(&service.name) {
+        if let Some(channel) = self.channels.get(&service.id) {
             channel.send_replace(service);
         }
     }
@@ -318,6 +335,13 @@ impl Inner {
         self.applied.send_replace(shared.state.revision());
     }
 
+    /// What the entry says, if this version can read it.
+    pub(super) fn read(&self, entry: &Entry) -> Option<Instance> {
+        let name = keys::parse(&entry.key)?;
+        let instance = model::decode(name, &entry.value, entry.revision, entry.lease)?;
+        Some(instance.shared(&mut self.texts.lock()))
+    }
+
     pub(super) fn applied(&self) -> watch::Receiver<Revision> {
         self.applied.subscribe()
     }
@@ -332,7 +356,7 @@ impl Inner {
         Some((shared.state.changed_since(cursor)?, shared.state.cursor()))
     }
 
-    pub(super) fn watch(&self, name: &Name) -> watch::Receiver<Arc<Service>> {
+    pub(super) fn watch(&self, name: &ServiceId) -> watch::Receiver<Arc<Service>> {
         let mut shared = self.shared.lock();
         if let Some(channel) = shared.channels.get(name) {
             return channel.subscribe();
@@ -364,7 +388,7 @@ impl Inner {
 
     /// Reads the instance from the store and waits until readers see that state of it.
     /// Answers whether it exists.
-    async fn catch_up(&self, service: &Name, id: &InstanceId) -> Result<bool> {
+    async fn catch_up(&self, service: &ServiceId, id: &InstanceId) -> Result<bool> {
         let key = keys::instance(service, id);
         match self.within("get", self.kv.get(&key)).await? {
             None => Ok(false),
@@ -373,7 +397,7 @@ impl Inner {
         }
     }
 
-    async fn keep_alive(&self, service: &Name, id: &InstanceId) -> Result<Duration> {
+    async fn keep_alive(&self, service: &ServiceId, id: &InstanceId) -> Result<Duration> {
         match self
             .step(Input::Heartbeat(service.clone(), id.clone()))?
             .pop()
@@ -385,8 +409,11 @@ impl Inner {
         }
     }
 
-    async fn grant(&self, ttl: Duration) -> Result<LeaseId> {
-        self.within("grant", self.kv.grant(ttl)).await
+    async fn grant_for(&self, instance: &Instance) -> Result<Option<LeaseId>> {
+        match instance.ttl {
+            Some(ttl) => self.within("grant", self.kv.grant(ttl)).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Stores the instance under a lease, its own or another, that has its full TTL.
@@ -400,9 +427,11 @@ impl Inner {
             .map(|at| Condition::KeyAt(key, at))
             .into_iter()
             .collect();
-        let held = instance.lease.or_else(|| self.spares.take(instance.ttl));
+        let held = instance
+            .lease
+            .or_else(|| instance.ttl.and_then(|ttl| self.spares.take(ttl)));
         let Some(lease) = held else {
-            instance.lease = Some(self.grant(instance.ttl).await?);
+            instance.lease = self.grant_for(instance).await?;
             return self.store(instance, conditions).await;
         };
         instance.lease = Some(lease);

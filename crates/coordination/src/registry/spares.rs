@@ -38,9 +38,9 @@ impl Spares {
 
     /// Takes back a lease on which nothing hangs any more. It may be near its end; whoever takes it
     /// finds out, or the next round of keeping alive does.
-    pub(super) fn give_back(&self, lease: Option<LeaseId>, ttl: Duration) {
+    pub(super) fn give_back(&self, lease: Option<LeaseId>, ttl: Option<Duration>) {
         let mut ready = self.ready.lock();
-        if ttl == self.ttl && ready.len() < 2 * self.wanted {
+        if ttl == Some(self.ttl) && ready.len() < 2 * self.wanted {
             ready.extend(lease);
         }
     }

@@ -4,10 +4,10 @@ use std::{
 };
 
 use futures_util::future::select_all;
-use sinew_core::{Name, Result};
+use sinew_core::Result;
 use tokio::sync::watch;
 
-use super::{Service, error, service::Inner};
+use super::{Service, ServiceId, error, service::Inner};
 
 /// Follows all services, or some. It remembers only how far it has come, so a slow reader holds no
 /// memory and gets, at each call, the newest list of each service that changed since its last.
@@ -20,7 +20,7 @@ enum Scope {
         applied: watch::Receiver<u64>,
     },
     // By name, so that no service is followed twice.
-    Some(BTreeMap<Name, watch::Receiver<Arc<Service>>>),
+    Some(BTreeMap<ServiceId, watch::Receiver<Arc<Service>>>),
 }
 
 impl Watcher {
@@ -37,7 +37,7 @@ impl Watcher {
         )
     }
 
-    pub(super) fn some(inner: &Inner, names: Vec<Name>) -> (Self, Vec<Arc<Service>>) {
+    pub(super) fn some(inner: &Inner, names: Vec<ServiceId>) -> (Self, Vec<Arc<Service>>) {
         let mut receivers = BTreeMap::new();
         for name in names {
             let receiver = inner.watch(&name);

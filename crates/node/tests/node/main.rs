@@ -7,11 +7,11 @@ mod engines;
 mod http;
 mod routes;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use axum::{Router, routing::get};
 use http::{Answer, eventually};
-use sinew_coordination::registry::{Registration, Status};
+use sinew_coordination::registry::Registration;
 use sinew_core::{Clock, InstanceId, Name};
 use sinew_gateway::{Auth, PathPattern, Route};
 use sinew_node::{Config, Endpoints, JwtConfig, Node, ServiceUrl};
@@ -51,15 +51,9 @@ async fn upstream(paths: &[(&'static str, String)]) -> SocketAddr {
 }
 
 async fn register(node: &Node, service: &str, id: &str, address: SocketAddr, host: &str) {
-    let registration = Registration {
-        service: Name::new(service).unwrap(),
-        id: InstanceId::new(id).unwrap(),
-        address: host.to_owned(),
-        port: address.port(),
-        status: Status::Up,
-        metadata: BTreeMap::new(),
-        ttl: None,
-    };
+    let name = Name::new(service).unwrap();
+    let id = InstanceId::new(id).unwrap();
+    let registration = Registration::new(name, id, host, address.port());
     node.registry().register(registration).await.unwrap();
 }
 
@@ -115,7 +109,7 @@ async fn a_node_routes_stops_and_comes_back() {
     let node = Node::start(config).await.unwrap();
     assert!(!node.tokens_are_new());
     assert_eq!(node.admin_token(), admin);
-    let hello = node.registry().service(&Name::new("hello").unwrap());
+    let hello = node.registry().service(&Name::new("hello").unwrap().into());
     assert_eq!(
         hello.instances.len(),
         1,
@@ -205,7 +199,7 @@ async fn tokens_are_verified_by_the_published_keys_even_after_their_issuer_has_g
 
     let id = InstanceId::new("users-1").unwrap();
     node.registry()
-        .deregister(&Name::new("users").unwrap(), &id)
+        .deregister(&Name::new("users").unwrap().into(), &id)
         .await
         .unwrap();
     tokio::time::sleep(Duration::from_millis(1_500)).await;

@@ -102,24 +102,24 @@ impl Platform {
 impl Directory {
     /// Where an instance serves, when it is registered and up.
     pub(super) fn up(&self, service: &Name, instance: &InstanceId) -> Option<SocketAddr> {
-        let service = self.0.service(service);
+        let service = self.0.service(&service.into());
         let found = service
             .instance(instance)
-            .filter(|found| found.status == Status::Up)?;
+            .filter(|found| found.effective() == Status::Up)?;
         Some(SocketAddr::new(found.address.parse().ok()?, found.port))
     }
 
     /// Takes out whoever an earlier run, killed before it could tidy, left in the registry: for the
     /// rest of their leases they would look as healthy as those that are about to start.
     pub(super) async fn forget_earlier(&self, service: &Name) {
-        for instance in &self.0.service(service).instances {
+        for instance in &self.0.service(&service.into()).instances {
             self.forget(service, &instance.id).await;
         }
     }
 
     /// Takes out an instance whose process is gone.
     pub(super) async fn forget(&self, service: &Name, instance: &InstanceId) {
-        if let Err(error) = self.0.deregister(service, instance).await {
+        if let Err(error) = self.0.deregister(&service.into(), instance).await {
             // Its lease ends by itself a few seconds later.
             tracing::warn!(%instance, error = %error.detail(), "it stays registered for now");
         }

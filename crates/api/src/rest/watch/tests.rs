@@ -1,4 +1,4 @@
-use sinew_coordination::registry::{Config, Registration, Registry, Status};
+use sinew_coordination::registry::{Config, Registration, Registry};
 use sinew_core::{Clock, InstanceId};
 use sinew_engine::kv::MemoryKv;
 use tokio::sync::Semaphore;
@@ -46,15 +46,9 @@ async fn a_slow_reader_gets_the_newest_list_once() {
     let (registry, mut feed) = feed().await;
     next(&mut feed).await;
     for n in 1..=20 {
-        let registration = Registration {
-            service: Name::new("orders").unwrap(),
-            id: InstanceId::new(&format!("orders-{n}")).unwrap(),
-            address: "127.0.0.1".into(),
-            port: 80,
-            status: Status::Up,
-            metadata: Default::default(),
-            ttl: None,
-        };
+        let service = Name::new("orders").unwrap();
+        let id = InstanceId::new(&format!("orders-{n}")).unwrap();
+        let registration = Registration::new(service, id, "127.0.0.1", 80);
         registry.register(registration).await.unwrap();
     }
     let event = next(&mut feed).await.unwrap();

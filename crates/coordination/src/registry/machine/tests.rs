@@ -1,11 +1,18 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use proptest::prelude::*;
+use sinew_core::Name;
 
 use super::*;
+use crate::registry::Status;
 
-fn name(n: u8) -> Name {
-    Name::new(&format!("service-{n}")).unwrap()
+fn name(n: u8) -> ServiceId {
+    // Some of another namespace, so that both forms are seen.
+    let space = match n {
+        0 => model::default_namespace(),
+        _ => Name::new("team-a").unwrap(),
+    };
+    ServiceId::new(space, Name::new(&format!("service-{n}")).unwrap())
 }
 
 fn id(n: u8) -> InstanceId {
@@ -13,29 +20,16 @@ fn id(n: u8) -> InstanceId {
 }
 
 fn instance(service: u8, n: u8, revision: Revision) -> Instance {
+    let instance = registration(service, n).check(&Config::default());
     Instance {
-        service: name(service),
-        id: id(n),
-        address: "127.0.0.1".into(),
-        port: 80,
-        status: Status::Up,
-        metadata: BTreeMap::new(),
-        ttl: Duration::from_secs(10),
         revision,
         lease: Some(LeaseId(revision)),
+        ..instance.unwrap()
     }
 }
 
 fn registration(service: u8, n: u8) -> Registration {
-    Registration {
-        service: name(service),
-        id: id(n),
-        address: "127.0.0.1".into(),
-        port: 80,
-        status: Status::Up,
-        metadata: BTreeMap::new(),
-        ttl: None,
-    }
+    Registration::new(name(service), id(n), "127.0.0.1", 80)
 }
 
 type Truth = BTreeMap<(u8, u8), Revision>;
@@ -87,8 +81,8 @@ impl Store {
             .collect()
     }
 
-    fn lists(&self) -> BTreeMap<Name, Vec<Instance>> {
-        let mut lists: BTreeMap<Name, Vec<Instance>> = BTreeMap::new();
+    fn lists(&self) -> BTreeMap<ServiceId, Vec<Instance>> {
+        let mut lists: BTreeMap<ServiceId, Vec<Instance>> = BTreeMap::new();
         for instance in self.page(|_| true) {
             lists
                 .entry(instance.service.clone())
@@ -129,8 +123,8 @@ proptest! {
         let config = Config::default();
         let mut store = Store::default();
         let mut state = State::default();
-        let mut published: BTreeMap<Name, Arc<Service>> = BTreeMap::new();
-        let mut view: BTreeMap<Name, Arc<Service>> = BTreeMap::new();
+        let mut published: BTreeMap<ServiceId, Arc<Service>> = BTreeMap::new();
+        let mut view: BTreeMap<ServiceId, Arc<Service>> = BTreeMap::new();
         let mut cursor = state.cursor();
 
         // In the end the watch brings the rest, and the watcher reads once more.
@@ -161,7 +155,7 @@ proptest! {
                 }
                 Action::Read => {
                     for service in state.changed_since(cursor).expect("few services vanish") {
-                        view.insert(service.name.clone(), service);
+                        view.insert(service.id.clone(), service);
                     }
                     cursor = state.cursor();
                     continue;
@@ -170,7 +164,7 @@ proptest! {
             let before = state.revision();
             for effect in step(&mut state, input, &config).unwrap() {
                 let Effect::Publish(service) = effect else { panic!("{effect:?}") };
-                let old = published.insert(service.name.clone(), service.clone());
+                let old = published.insert(service.id.clone(), service.clone());
                 prop_assert!(old.is_none_or(|old| old.revision <= service.revision));
             }
             prop_assert!(before <= state.revision());
@@ -180,11 +174,11 @@ proptest! {
         }
 
         let truth = store.lists();
-        let shown: BTreeMap<Name, Vec<Instance>> =
-            state.listing().services.iter().map(|s| (s.name.clone(), plain(s))).collect();
+        let shown: BTreeMap<ServiceId, Vec<Instance>> =
+            state.listing().services.iter().map(|s| (s.id.clone(), plain(s))).collect();
         prop_assert_eq!(&shown, &truth);
         for seen in [published, view] {
-            let seen: BTreeMap<Name, Vec<Instance>> = seen
+            let seen: BTreeMap<ServiceId, Vec<Instance>> = seen
                 .into_iter()
                 .filter(|(_, service)| !service.instances.is_empty())
                 .map(|(name, service)| (name, plain(&service)))
@@ -214,7 +208,7 @@ fn a_registration_keeps_its_lease_unless_the_ttl_changes() {
     let mut stored = |registration| {
         let effects = step(
             &mut state,
-            Input::Register(registration),
+            Input::Register(Box::new(registration)),
             &Config::default(),
         )
         .unwrap();
@@ -250,7 +244,7 @@ fn limits_refuse_the_new_and_keep_the_known() {
     };
     let mut state = with_instances(&[(0, 0), (0, 1)]);
     let mut try_it = |service, n| {
-        let input = Input::Register(registration(service, n));
+        let input = Input::Register(Box::new(registration(service, n)));
         step(&mut state, input, &config)
             .map(drop)
             .map_err(|error| error.code().to_owned())
@@ -259,7 +253,12 @@ fn limits_refuse_the_new_and_keep_the_known() {
     assert_eq!(try_it(0, 1), Ok(()));
     assert_eq!(try_it(1, 0), Ok(()));
     let mut state = with_instances(&[(0, 0), (0, 1), (1, 0)]);
-    let error = step(&mut state, Input::Register(registration(1, 1)), &config).unwrap_err();
+    let error = step(
+        &mut state,
+        Input::Register(Box::new(registration(1, 1))),
+        &config,
+    )
+    .unwrap_err();
     assert_eq!(error.code(), "registry.full");
 }
 
@@ -269,7 +268,7 @@ fn a_status_is_written_only_if_it_changes_and_nobody_else_did() {
     let mut set = |n, status| {
         step(
             &mut state,
-            Input::SetStatus(name(0), id(n), status),
+            Input::Edit(name(0), id(n), Edit::Status(status)),
             &Config::default(),
         )
     };
@@ -304,7 +303,7 @@ fn the_memory_of_emptied_services_is_bounded() {
     let mut state = State::default();
     let beginning = state.cursor();
     for n in 0..2 * EMPTIED_KEPT as u64 {
-        let service = Name::new(&format!("s-{n}")).unwrap();
+        let service = ServiceId::from(Name::new(&format!("s-{n}")).unwrap());
         let put = Instance {
             service: service.clone(),
             ..instance(0, 0, 2 * n + 1)

@@ -3,13 +3,23 @@
 //! and the dialects of other registries read and watch.
 //!
 //! # Keys
-//! `registry/instance/<service>/<id>`, or `registry/instance/@<namespace>/<service>/<id>`, holds one instance as JSON (`keys`, `model`), attached to
-//! a lease of its own whose time to live is the instance's. There is nothing else in the store: the
-//! lists, counts and indexes are made in memory from these keys.
+//! `registry/instance/<service>/<id>`, or `registry/instance/@<namespace>/<service>/<id>`, holds one
+//! instance as JSON (`keys`, `model`). While its heartbeats come, `registry/beat/…` exists beside it,
+//! empty and attached to a lease of its own whose time to live is the instance's. There is nothing
+//! else in the store: the lists, counts and indexes are made in memory from these keys.
+//!
+//! # Life and death
+//! The store ends the leases, so nothing here counts heartbeats, and after a restart of the store
+//! every instance has its full TTL again. When a heartbeat's key goes, an ephemeral instance is no
+//! longer listed, a persistent one stays and is critical. What it was is remembered for another TTL,
+//! on all nodes alike, for it takes all of them to see a fault of the network: when fewer than half of
+//! a service's instances are healthy (`panic_threshold`, as Envoy has it) and at least three are not,
+//! those that went are listed again, and all count as up. The dead are deregistered in the end
+//! (`reap`) by whichever node is first.
 //!
 //! # Invariants
-//! - An instance is listed exactly as long as its key exists. It goes with its lease, so nothing
-//!   here counts seconds, and after a restart of the store every instance has its full TTL again.
+//! - An instance is listed exactly as long as its heartbeats come, or it is persistent, or its service
+//!   is in panic. That is a function of what the store holds and of nothing else: nodes agree.
 //! - What readers see is some revision of the store, all of it, and never an older one than before.
 //!   Only the watch changes it (`machine`); a write waits for the watch to show it and changes
 //!   nothing itself. A node therefore reads its own writes on return, unless the watch is down.
@@ -21,7 +31,7 @@
 //!   queue, so a slow one costs nothing ([`Watcher`]).
 //!
 //! # Costs
-//! A registration is one commit. The lease that it needs is taken from a few that were granted
+//! A registration is one commit of two keys. The lease that it needs is taken from a few that were granted
 //! beforehand (`spares`). A heartbeat is one keep-alive, which writes nothing durable. A change is
 //! one copy of the list of its service.
 //!

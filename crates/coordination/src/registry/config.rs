@@ -13,6 +13,11 @@ pub struct Config {
     pub instances_per_service: usize,
     /// How many instances there may be.
     pub instances: usize,
+    /// When fewer than so many percent of a service's instances are healthy, and at least three are
+    /// not, this is not believed ([`Service::panic`](super::Service::panic)); never when 0.
+    pub panic_threshold: u8,
+    /// How long it is not believed.
+    pub protect_for: Duration,
     /// How many leases of the default TTL lie ready for registrations.
     pub spare_leases: usize,
     /// How long the store may take for one request.
@@ -28,7 +33,9 @@ impl Default for Config {
             shortest_ttl: Duration::from_secs(1),
             longest_ttl: Duration::from_secs(600),
             instances_per_service: 1_000,
-            instances: 50_000,
+            instances: 200_000,
+            panic_threshold: 50,
+            protect_for: Duration::from_secs(600),
             spare_leases: 8,
             store_timeout: Duration::from_secs(5),
             visible_within: Duration::from_secs(1),

@@ -1,6 +1,6 @@
 //! Keeps the snapshot at the store's newest state: lists once, then follows the watch.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use sinew_core::{Backoff, Error, Kind, Result};
 use sinew_engine::kv::{Batch, Event, Revision};
@@ -16,6 +16,7 @@ pub(super) async fn list(inner: &Inner) -> Result<Revision> {
     let mut span = keys::all();
     let mut oldest = None;
     let mut instances: Vec<Instance> = Vec::new();
+    let mut beats = HashMap::new();
     loop {
         // Each page is the newest: an older revision may be compacted away at any time, and what the
         // pages disagree about is repaired by watching from the oldest of them.
@@ -23,19 +24,25 @@ pub(super) async fn list(inner: &Inner) -> Result<Revision> {
             .within("list", inner.kv.range(span.clone(), usize::MAX, None))
             .await?;
         let from = *oldest.get_or_insert(page.revision);
-        instances.extend(page.entries.into_iter().filter_map(|entry| {
-            let instance = inner.read(&entry);
-            if instance.is_none() {
-                skipped(&entry.key);
+        for entry in page.entries {
+            match (keys::parse(&entry.key), entry.lease) {
+                (Some((keys::Kind::Beat, service, id)), Some(lease)) => {
+                    beats.insert((service, id), lease);
+                }
+                (Some((keys::Kind::Instance, ..)), _) => match inner.read(&entry) {
+                    Some(instance) => instances.push(instance),
+                    None => skipped(&entry.key),
+                },
+                _ => skipped(&entry.key),
             }
-            instance
-        }));
+        }
         match page.next {
             Some(next) => span.start = next,
             None => {
                 inner.observe(Input::Listed {
                     revision: from,
                     instances,
+                    beats,
                 });
                 return Ok(from);
             }
@@ -112,14 +119,19 @@ async fn watch(inner: &Inner, from: &mut Revision, backoff: &mut Backoff) -> Err
 
 fn observed(inner: &Inner, batch: Batch) -> Input {
     let changes = batch.events.into_iter().filter_map(|event| {
-        let Some((service, id)) = keys::parse(event.key()) else {
+        let Some((kind, service, id)) = keys::parse(event.key()) else {
             skipped(event.key());
             return None;
         };
-        Some(match event {
-            Event::Delete(_) => Change::Gone(service, id),
-            Event::Put(entry) => match inner.read(&entry) {
-                Some(instance) => Change::Put(instance),
+        Some(match (kind, event) {
+            (keys::Kind::Beat, Event::Put(entry)) => match entry.lease {
+                Some(lease) => Change::Beats(service, id, lease),
+                None => Change::Silent(service, id),
+            },
+            (keys::Kind::Beat, Event::Delete(_)) => Change::Silent(service, id),
+            (keys::Kind::Instance, Event::Delete(_)) => Change::Gone(service, id),
+            (keys::Kind::Instance, Event::Put(entry)) => match inner.read(&entry) {
+                Some(instance) => Change::Put(Box::new(instance)),
                 None => {
                     skipped(&entry.key);
                     // What it was before it became unreadable is no longer true.

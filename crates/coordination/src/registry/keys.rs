@@ -1,6 +1,7 @@
 //! `registry/instance/<service>/<id>` of the default namespace, as before there were others, and
-//! `registry/instance/@<namespace>/<service>/<id>` of the others. No part can contain a slash or begin with
-//! `@`, so keys parse one way only, and no service's keys are within another's prefix.
+//! `registry/instance/@<namespace>/<service>/<id>` of the others; `registry/beat/…` likewise. No part can
+//! contain a slash or begin with `@`, so keys parse one way only, and no service's keys are within
+//! another's prefix.
 
 use bytes::Bytes;
 use sinew_core::{InstanceId, Name};
@@ -8,25 +9,49 @@ use sinew_engine::kv::{Key, Span};
 
 use super::ServiceId;
 
-const PREFIX: &str = "registry/instance/";
+const ALL: &str = "registry/";
+const INSTANCE: &str = "registry/instance/";
+const BEAT: &str = "registry/beat/";
 
-/// All instances.
-pub(super) fn all() -> Span {
-    Span::prefix(PREFIX)
+/// What a key stands for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// What an instance is.
+    Instance,
+    /// That its heartbeats come.
+    Beat,
 }
 
-/// One instance.
+/// All keys of the registry.
+pub(super) fn all() -> Span {
+    Span::prefix(ALL)
+}
+
+/// What an instance is.
 pub(super) fn instance(service: &ServiceId, id: &InstanceId) -> Key {
+    key(INSTANCE, service, id)
+}
+
+/// That its heartbeats come.
+pub(super) fn beat(service: &ServiceId, id: &InstanceId) -> Key {
+    key(BEAT, service, id)
+}
+
+fn key(prefix: &str, service: &ServiceId, id: &InstanceId) -> Key {
     let ServiceId { namespace, name } = service;
     Bytes::from(match service.is_default() {
-        true => format!("{PREFIX}{name}/{id}"),
-        false => format!("{PREFIX}@{namespace}/{name}/{id}"),
+        true => format!("{prefix}{name}/{id}"),
+        false => format!("{prefix}@{namespace}/{name}/{id}"),
     })
 }
 
-/// The service and the id that a key stands for; `None` for what this version does not know.
-pub(super) fn parse(key: &[u8]) -> Option<(ServiceId, InstanceId)> {
-    let rest = std::str::from_utf8(key).ok()?.strip_prefix(PREFIX)?;
+/// What a key stands for, of which service and id; `None` for what this version does not know.
+pub(super) fn parse(key: &[u8]) -> Option<(Kind, ServiceId, InstanceId)> {
+    let key = std::str::from_utf8(key).ok()?;
+    let (kind, rest) = match key.strip_prefix(INSTANCE) {
+        Some(rest) => (Kind::Instance, rest),
+        None => (Kind::Beat, key.strip_prefix(BEAT)?),
+    };
     let (namespace, rest) = match rest.strip_prefix('@') {
         Some(rest) => {
             let (namespace, rest) = rest.split_once('/')?;
@@ -36,7 +61,7 @@ pub(super) fn parse(key: &[u8]) -> Option<(ServiceId, InstanceId)> {
     };
     let (name, id) = rest.split_once('/')?;
     let service = ServiceId::new(namespace, Name::new(name).ok()?);
-    Some((service, InstanceId::new(id).ok()?))
+    Some((kind, service, InstanceId::new(id).ok()?))
 }
 
 #[cfg(test)]
@@ -51,13 +76,18 @@ mod tests {
             ServiceId::from(&orders),
             ServiceId::new(Name::new("team-a").unwrap(), orders),
         ] {
-            let key = instance(&service, &id);
-            assert!(all().contains(&key));
-            assert_eq!(parse(&key), Some((service, id.clone())));
+            for (kind, key) in [
+                (Kind::Instance, instance(&service, &id)),
+                (Kind::Beat, beat(&service, &id)),
+            ] {
+                assert!(all().contains(&key));
+                assert_eq!(parse(&key), Some((kind, service.clone(), id.clone())));
+            }
         }
         for other in [
             &b"registry/instance/orders"[..],
             b"registry/instance/Orders/1",
+            b"registry/other/orders/1",
             b"registry/instance/@a/orders",
             b"registry/instance/@A/orders/1",
             b"\xff",

@@ -5,24 +5,37 @@
 //! store; the snapshot changes when the watch brings that write back ([`Input::Observed`]).
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use sinew_core::{InstanceId, Result};
 use sinew_engine::kv::{LeaseId, Revision};
 
-use super::{Config, Edit, Instance, Listing, Registration, Service, ServiceId, error, model};
+use super::{
+    Config, Edit, Health, Instance, Listing, Registration, Service, ServiceId, Status, error, model,
+};
 
 /// How many services without instances are remembered, so that watchers hear of their end.
 const EMPTIED_KEPT: usize = 1024;
+/// So many are reaped at one tick.
+const REAPED_AT_ONCE: usize = 512;
+/// Fewer critical instances are no panic, whatever their share: of one or two, both may well be dead.
+const PANIC_LEAST: usize = 3;
 
 /// The snapshot that readers see.
 #[derive(Debug, Default)]
 pub(super) struct State {
     revision: Revision,
     services: BTreeMap<ServiceId, Slot>,
+    /// How many services list instances.
+    listed: usize,
     instances: usize,
+    critical: usize,
+    panics: usize,
+    /// The dead that shall be reaped one day, and since when they are known to be dead.
+    dead: BTreeMap<ServiceId, BTreeMap<InstanceId, Option<Duration>>>,
     departures: u64,
     /// Numbers the changes of this state, one for each changed list.
     last_change: u64,
@@ -38,6 +51,9 @@ pub(super) struct State {
 #[derive(Debug)]
 struct Slot {
     service: Arc<Service>,
+    /// Those whose heartbeats have ceased and that are not listed any more, until they are reaped. Were
+    /// they forgotten at once, nobody could tell that most of a service went.
+    hidden: Vec<Arc<Instance>>,
     change: u64,
 }
 
@@ -53,18 +69,27 @@ pub(super) enum Input {
     Listed {
         revision: Revision,
         instances: Vec<Instance>,
+        beats: HashMap<(ServiceId, InstanceId), LeaseId>,
     },
     /// One commit, as the watch brings it.
     Observed {
         revision: Revision,
         changes: Vec<Change>,
     },
+    /// So late it is, on a clock that only goes forward.
+    Tick(Duration),
 }
 
 #[derive(Debug)]
 pub(super) enum Change {
-    Put(Instance),
+    /// An instance is this.
+    Put(Box<Instance>),
+    /// An instance was deregistered.
     Gone(ServiceId, InstanceId),
+    /// Its heartbeats keep this lease alive.
+    Beats(ServiceId, InstanceId, LeaseId),
+    /// Its heartbeats have ceased.
+    Silent(ServiceId, InstanceId),
 }
 
 /// What is to be done.
@@ -79,6 +104,8 @@ pub(super) enum Effect {
     },
     /// Delete the key, if it is there. As it stands here, so that its lease is known to be free then.
     Remove(Option<Arc<Instance>>),
+    /// Delete it, if it is still as it stands here: it has been dead for too long.
+    Reap(Arc<Instance>),
     /// Keep the lease alive.
     KeepAlive(LeaseId),
     /// It is as it was asked to be.
@@ -105,9 +132,13 @@ pub(super) fn step(state: &mut State, input: Input, config: &Config) -> Result<V
             }])
         }
         Input::Heartbeat(service, id) => {
-            let lease = state.known(&service, &id)?.lease;
-            // Without a lease, which only a foreign writer can have made, it stays anyway.
-            Ok(lease.map(Effect::KeepAlive).into_iter().collect())
+            let instance = state.known(&service, &id)?;
+            match instance.lease {
+                Some(lease) => Ok(vec![Effect::KeepAlive(lease)]),
+                None if instance.alive => Ok(vec![Effect::Nothing(instance.clone())]),
+                // Only the store can tell whether it may come back.
+                None => Err(error::instance_unknown(&service, &id)),
+            }
         }
         // Also when it is not known here: this node may be behind.
         Input::Deregister(service, id) => Ok(vec![Effect::Remove(
@@ -116,20 +147,25 @@ pub(super) fn step(state: &mut State, input: Input, config: &Config) -> Result<V
         Input::Listed {
             revision,
             instances,
-        } => Ok(state.replace(revision, instances)),
-        Input::Observed { revision, changes } => Ok(state.apply(revision, changes)),
+            beats,
+        } => Ok(state.replace(revision, instances, &beats, config)),
+        Input::Observed { revision, changes } => Ok(state.apply(revision, changes, config)),
+        Input::Tick(now) => Ok(state.reap(now, config)),
     }
 }
 
 fn register(state: &State, registration: Registration, config: &Config) -> Result<Vec<Effect>> {
     let mut instance = registration.check(config)?;
-    let service = state.service(&instance.service);
-    let current = service.instance(&instance.id);
-    match current {
+    let slot = state.services.get(&instance.service);
+    let listed = slot.map_or(0, |slot| slot.service.instances.len());
+    let current = slot.and_then(|slot| slot.any(&instance.id));
+    // Those that are dead and hidden are as good as gone.
+    let known = current.filter(|current| current.alive || current.persistent);
+    match known {
         // The limits hold for each node's view; many nodes at once may overshoot them a little.
-        None if service.instances.len() >= config.instances_per_service => {
+        None if listed >= config.instances_per_service => {
             return Err(error::service_full(
-                &service.id,
+                &instance.service,
                 config.instances_per_service,
             ));
         }
@@ -139,18 +175,37 @@ fn register(state: &State, registration: Registration, config: &Config) -> Resul
         Some(current) if current.ttl == instance.ttl => instance.lease = current.lease,
         Some(_) => {}
     }
-    let created = current.is_none();
+    let created = known.is_none();
     if let Some(current) = current {
         instance.keep(current);
     }
     // What is there is replaced, whatever it is; but to stay on its lease is to know that it is the
     // lease of this instance still, and of no other.
-    let expected = instance.lease.and(current.map(|current| current.revision));
+    let expected = instance.lease.and(known.map(|current| current.revision));
     Ok(vec![Effect::Store {
         instance: Box::new(instance),
         expected,
         created,
     }])
+}
+
+/// Whether so many of those that shall take requests are critical that this is not believed.
+fn in_panic(instances: &[Arc<Instance>], config: &Config) -> bool {
+    let wanted = instances.iter().filter(|i| i.said() == Status::Up);
+    let (mut all, mut critical) = (0, 0);
+    for instance in wanted {
+        all += 1;
+        critical += usize::from(instance.health() == Health::Critical);
+    }
+    critical >= PANIC_LEAST && (all - critical) * 100 < all * usize::from(config.panic_threshold)
+}
+
+impl Slot {
+    /// An instance, listed or not.
+    fn any(&self, id: &InstanceId) -> Option<&Arc<Instance>> {
+        let hidden = || self.hidden.iter().find(|instance| instance.id == *id);
+        self.service.instance(id).or_else(hidden)
+    }
 }
 
 impl State {
@@ -169,9 +224,19 @@ impl State {
         self.departures
     }
 
+    /// How many listed instances are critical.
+    pub(super) fn critical(&self) -> usize {
+        self.critical
+    }
+
+    /// How many services are in panic.
+    pub(super) fn panics(&self) -> usize {
+        self.panics
+    }
+
     /// How many services have instances.
     pub(super) fn services(&self) -> usize {
-        self.services.len() - self.emptied.len()
+        self.listed
     }
 
     /// The list of one service, empty when it is not known.
@@ -220,14 +285,22 @@ impl State {
             .ok_or_else(|| error::instance_unknown(service, id))
     }
 
-    fn replace(&mut self, revision: Revision, instances: Vec<Instance>) -> Vec<Effect> {
+    fn replace(
+        &mut self,
+        revision: Revision,
+        instances: Vec<Instance>,
+        beats: &HashMap<(ServiceId, InstanceId), LeaseId>,
+        config: &Config,
+    ) -> Vec<Effect> {
         self.revision = self.revision.max(revision);
         let mut lists: BTreeMap<ServiceId, Vec<Arc<Instance>>> = self
             .services
             .keys()
             .map(|name| (name.clone(), Vec::new()))
             .collect();
-        for instance in instances {
+        for mut instance in instances {
+            let beat = beats.get(&(instance.service.clone(), instance.id.clone()));
+            instance.beats(beat.copied());
             lists
                 .entry(instance.service.clone())
                 .or_default()
@@ -236,54 +309,104 @@ impl State {
         let mut effects = Vec::new();
         for (name, mut list) in lists {
             list.sort_by(|a, b| a.id.cmp(&b.id));
-            effects.extend(self.set(name, list, revision));
+            effects.extend(self.set(name, list, revision, config));
         }
         effects
     }
 
-    fn apply(&mut self, revision: Revision, changes: Vec<Change>) -> Vec<Effect> {
+    fn apply(&mut self, revision: Revision, changes: Vec<Change>, config: &Config) -> Vec<Effect> {
         self.revision = self.revision.max(revision);
-        let mut lists: BTreeMap<ServiceId, Service> = BTreeMap::new();
-        for change in changes {
+        let mut lists: BTreeMap<ServiceId, Vec<Arc<Instance>>> = BTreeMap::new();
+        // What an instance is comes before whether it beats, in whichever order a commit has them.
+        let (beats, instances): (Vec<_>, Vec<_>) = changes
+            .into_iter()
+            .partition(|change| matches!(change, Change::Beats(..) | Change::Silent(..)));
+        for change in instances.into_iter().chain(beats) {
             let name = match &change {
                 Change::Put(instance) => &instance.service,
-                Change::Gone(name, _) => name,
+                Change::Gone(name, _) | Change::Beats(name, ..) | Change::Silent(name, _) => name,
             };
-            let list = lists.entry(name.clone()).or_insert_with(|| {
-                // A copy of pointers: readers hold the old list for as long as they like.
-                self.service(name).as_ref().clone()
-            });
+            // A copy of pointers: readers hold the old list for as long as they like.
+            let list = lists
+                .entry(name.clone())
+                .or_insert_with(|| self.everything(name));
+            let position = |id: &InstanceId| list.binary_search_by(|other| other.id.cmp(id));
             match change {
-                Change::Put(instance) => match list.position(&instance.id) {
-                    Ok(at) if list.instances[at].revision >= instance.revision => {}
-                    Ok(at) => list.instances[at] = Arc::new(instance),
-                    Err(at) => list.instances.insert(at, Arc::new(instance)),
+                Change::Put(mut instance) => match position(&instance.id) {
+                    Ok(at) if list[at].revision >= instance.revision => {}
+                    Ok(at) => {
+                        instance.beats(list[at].lease.filter(|_| !list[at].attached));
+                        list[at] = Arc::from(instance);
+                    }
+                    Err(at) => list.insert(at, Arc::from(instance)),
                 },
-                Change::Gone(_, id) => match list.position(&id) {
+                Change::Gone(_, id) => match position(&id) {
                     // A later page of the listing showed it back again.
-                    Ok(at) if list.instances[at].revision > revision => {}
-                    Ok(at) => drop(list.instances.remove(at)),
+                    Ok(at) if list[at].revision > revision => {}
+                    Ok(at) => drop(list.remove(at)),
                     Err(_) => {}
                 },
+                Change::Beats(_, id, lease) => {
+                    if let Ok(at) = position(&id) {
+                        Arc::make_mut(&mut list[at]).beats(Some(lease));
+                    }
+                }
+                Change::Silent(_, id) => {
+                    if let Ok(at) = position(&id) {
+                        Arc::make_mut(&mut list[at]).beats(None);
+                    }
+                }
             }
         }
         lists
             .into_iter()
-            .filter_map(|(name, list)| self.set(name, list.instances, revision))
+            .filter_map(|(name, list)| self.set(name, list, revision, config))
             .collect()
     }
 
-    /// Makes `instances` the list of the service, if that changes anything.
+    /// All instances of a service, listed or not, in the order of their ids.
+    fn everything(&self, name: &ServiceId) -> Vec<Arc<Instance>> {
+        let Some(slot) = self.services.get(name) else {
+            return Vec::new();
+        };
+        let mut all = slot.service.instances.clone();
+        if !slot.hidden.is_empty() {
+            all.extend(slot.hidden.iter().cloned());
+            all.sort_by(|a, b| a.id.cmp(&b.id));
+        }
+        all
+    }
+
+    /// Makes `instances` those of the service. Answers its list if that changes.
     fn set(
         &mut self,
         name: ServiceId,
         instances: Vec<Arc<Instance>>,
         revision: Revision,
+        config: &Config,
     ) -> Option<Effect> {
-        let before = self.services.get(&name);
-        let old = before.map_or(&[][..], |slot| &slot.service.instances);
-        if old == instances {
-            return None;
+        self.note_dead(&name, &instances);
+        let panic = in_panic(&instances, config);
+        let (instances, hidden): (Vec<_>, Vec<_>) = instances
+            .into_iter()
+            .partition(|instance| instance.alive || instance.persistent || panic);
+        let before = self.services.get_mut(&name);
+        let old = before
+            .as_ref()
+            .map(|slot| slot.service.clone())
+            .unwrap_or_else(|| Arc::new(Service::empty(name.clone(), 0)));
+        if old.instances == instances && old.panic == panic {
+            if let Some(slot) = before {
+                slot.hidden = hidden;
+                if instances.is_empty() && slot.hidden.is_empty() {
+                    self.emptied.insert(slot.change);
+                    self.forget();
+                }
+                return None;
+            }
+            if hidden.is_empty() {
+                return None;
+            }
         }
         // Pages of a listing may be newer than its revision; and a list's revision never goes back.
         let newest = instances
@@ -291,13 +414,7 @@ impl State {
             .map(|instance| instance.revision)
             .max()
             .unwrap_or(0);
-        let revision = before
-            .map_or(0, |slot| slot.service.revision)
-            .max(revision)
-            .max(newest);
-        self.instances = self.instances - old.len() + instances.len();
-        let stays = |id: &InstanceId| instances.binary_search_by(|other| other.id.cmp(id)).is_ok();
-        self.departures += old.iter().filter(|instance| !stays(&instance.id)).count() as u64;
+        let revision = old.revision.max(revision).max(newest);
         if let Some(slot) = before {
             self.changes.remove(&slot.change);
             self.emptied.remove(&slot.change);
@@ -305,23 +422,82 @@ impl State {
         self.last_change += 1;
         let change = self.last_change;
         self.changes.insert(change, name.clone());
-        if instances.is_empty() {
+        if instances.is_empty() && hidden.is_empty() {
             self.emptied.insert(change);
         }
         let service = Arc::new(Service {
             id: name.clone(),
             revision,
             instances,
+            panic,
         });
-        self.services.insert(
-            name,
-            Slot {
-                service: service.clone(),
-                change,
-            },
-        );
+        self.count(&old, &service);
+        let slot = Slot {
+            service: service.clone(),
+            hidden,
+            change,
+        };
+        self.services.insert(name, slot);
         self.forget();
         Some(Effect::Publish(service))
+    }
+
+    fn count(&mut self, old: &Service, new: &Service) {
+        let critical = |service: &Service| {
+            let health = service.instances.iter().map(|instance| instance.health());
+            health.filter(|health| *health == Health::Critical).count()
+        };
+        self.instances = self.instances - old.instances.len() + new.instances.len();
+        self.critical = self.critical - critical(old) + critical(new);
+        self.panics = self.panics - usize::from(old.panic) + usize::from(new.panic);
+        let lists = |service: &Service| usize::from(!service.instances.is_empty());
+        self.listed = self.listed - lists(old) + lists(new);
+        let gone = |instance: &&Arc<Instance>| new.instance(&instance.id).is_none();
+        self.departures += old.instances.iter().filter(gone).count() as u64;
+    }
+
+    /// Keeps the list of the dead, with since when they are.
+    fn note_dead(&mut self, name: &ServiceId, instances: &[Arc<Instance>]) {
+        let dead = instances.iter().filter(|instance| instance.is_dead());
+        let before = self.dead.remove(name).unwrap_or_default();
+        let now: BTreeMap<_, _> = dead
+            .map(|instance| {
+                let since = before.get(&instance.id).copied().flatten();
+                (instance.id.clone(), since)
+            })
+            .collect();
+        if !now.is_empty() {
+            self.dead.insert(name.clone(), now);
+        }
+    }
+
+    /// Those that have been dead for too long.
+    fn reap(&mut self, now: Duration, config: &Config) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for (service, dead) in &mut self.dead {
+            let Some(slot) = self.services.get(service) else {
+                continue;
+            };
+            for (id, since) in dead {
+                let since = *since.get_or_insert(now);
+                let Some(instance) = slot.any(id) else {
+                    continue;
+                };
+                let mut keep = instance.deregister_after();
+                if !instance.persistent {
+                    // Those of one fault die within one TTL.
+                    keep = keep.max(instance.ttl);
+                }
+                if slot.service.panic {
+                    keep = keep.map(|keep| keep.max(config.protect_for));
+                }
+                let late = keep.is_some_and(|keep| since + keep <= now);
+                if late && effects.len() < REAPED_AT_ONCE {
+                    effects.push(Effect::Reap(instance.clone()));
+                }
+            }
+        }
+        effects
     }
 
     /// Keeps the memory of emptied services within its bound.

@@ -139,8 +139,10 @@ pub struct Instance {
     pub alive: bool,
     /// The store's revision that last changed it.
     pub revision: Revision,
-    /// The lease that it goes with.
+    /// The lease that its heartbeats keep alive.
     pub(super) lease: Option<LeaseId>,
+    /// Written by a version that attached the instance itself to its lease: it goes with it.
+    pub(super) attached: bool,
     /// What few instances have.
     pub(super) extra: Option<Box<Extra>>,
 }
@@ -177,6 +179,10 @@ pub struct Service {
     pub revision: Revision,
     /// Its instances.
     pub instances: Vec<Arc<Instance>>,
+    /// So many of its instances are critical at once that this is not believed: it looks like a fault
+    /// of the network. Those whose heartbeats ceased stay listed, and all that are critical count as
+    /// up, until things are better or the time of protection is over.
+    pub panic: bool,
 }
 
 /// All services that have instances, in the order of their namespaces and names.
@@ -212,6 +218,12 @@ pub struct Stats {
     pub departures: u64,
     /// Times that everything was listed anew because the watch broke or was too far behind.
     pub relists: u64,
+    /// Instances that are listed and critical.
+    pub critical: usize,
+    /// Services so many of whose instances are critical that this is not believed.
+    pub panics: usize,
+    /// Instances that were deregistered because they were critical for too long.
+    pub reaped: u64,
 }
 
 impl ServiceId {
@@ -338,6 +350,21 @@ impl Instance {
         }
     }
 
+    /// Takes in whether its heartbeats come, and on which lease.
+    pub(super) fn beats(&mut self, lease: Option<LeaseId>) {
+        if !self.attached {
+            self.lease = lease.filter(|_| self.ttl.is_some());
+            self.alive = lease.is_some() || self.ttl.is_none();
+        }
+    }
+
+    /// Whether it is to be deregistered if it stays as it is.
+    pub(super) fn is_dead(&self) -> bool {
+        let ends = !self.persistent || self.deregister_after().is_some();
+        ends && self.health() == Health::Critical
+            && (!self.alive || self.deregister_after().is_some())
+    }
+
     /// What an operator, or else the instance itself, says.
     pub(super) fn said(&self) -> Status {
         self.status_override.unwrap_or(self.status)
@@ -372,6 +399,7 @@ impl Service {
             id,
             revision,
             instances: Vec::new(),
+            panic: false,
         }
     }
 
@@ -387,7 +415,10 @@ impl Service {
 
     /// Whether one of its instances takes requests, all things considered.
     pub fn status_of(&self, instance: &Instance) -> Status {
-        instance.effective()
+        match instance.said() {
+            Status::Up if self.panic => Status::Up,
+            _ => instance.effective(),
+        }
     }
 
     /// How its names were written by the first of its instances that wrote them otherwise than they

@@ -9,9 +9,11 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+use futures_util::StreamExt;
 use parking_lot::Mutex;
 use sinew_core::{Clock, InstanceId, Kind, Result};
-use sinew_engine::kv::{Condition, Entry, Key, Kv, LeaseId, Outcome, Revision, Write};
+use sinew_engine::kv::{Condition, Entry, Kv, LeaseId, Outcome, Revision, Write};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -25,6 +27,9 @@ use super::{
 
 /// How often a write is decided anew because somebody else changed the instance in between.
 const ATTEMPTS: usize = 5;
+/// How often the dead are looked after.
+const TICK: Duration = Duration::from_secs(1);
+const REAPS_AT_ONCE: usize = 32;
 const LEASE_UNKNOWN: &str = "kv.lease_unknown";
 
 /// The registry of one node. Cheap to clone; it stops when told so, or when the last clone is
@@ -34,7 +39,7 @@ pub struct Registry(Arc<Handle>);
 
 struct Handle {
     inner: Arc<Inner>,
-    tasks: [AbortOnDropHandle<()>; 2],
+    tasks: [AbortOnDropHandle<()>; 3],
 }
 
 pub(super) struct Inner {
@@ -54,7 +59,18 @@ pub(super) struct Inner {
 pub(super) struct Counters {
     registrations: AtomicU64,
     heartbeats: AtomicU64,
+    reaped: AtomicU64,
     pub(super) relists: AtomicU64,
+}
+
+/// What the store says of an instance that is not as expected.
+enum Found {
+    /// It is not registered, or its heartbeats ceased and it goes with them.
+    Nothing,
+    /// Readers see it as it is.
+    Seen,
+    /// Its heartbeats ceased, but it stays registered.
+    Silent(Box<Instance>),
 }
 
 /// Answers whether it wants to be called again.
@@ -72,7 +88,7 @@ struct Shared {
 
 impl Registry {
     /// Reads what is registered and begins to follow the store. Must be called within a tokio
-    /// runtime, which then runs its two tasks. A store that is away is waited for in the background: until it
+    /// runtime, which then runs its three tasks. A store that is away is waited for in the background: until it
     /// answers, lists are empty and writes fail with what it answers.
     pub async fn start(kv: Arc<dyn Kv>, clock: Clock, config: Config) -> Result<Self> {
         let inner = Arc::new(Inner {
@@ -101,7 +117,11 @@ impl Registry {
             let inner = inner.clone();
             async move { inner.spares.keep(&inner.kv, &inner.clock).await }
         });
-        let tasks = [follower, keeper].map(AbortOnDropHandle::new);
+        let reaper = tokio::spawn({
+            let inner = inner.clone();
+            async move { inner.reap().await }
+        });
+        let tasks = [follower, keeper, reaper].map(AbortOnDropHandle::new);
         Ok(Self(Arc::new(Handle { inner, tasks })))
     }
 
@@ -148,12 +168,17 @@ impl Registry {
         for _ in 0..2 {
             match inner.keep_alive(service, id).await {
                 // It may have been registered, or given another lease, through another node.
-                Err(e) if e.code() == LEASE_UNKNOWN || e.code() == "registry.instance_unknown" => {
-                    if !inner.catch_up(service, id).await? {
-                        break;
+                Err(e) if e.code() == LEASE_UNKNOWN || e.code() == "registry.instance_unknown" => {}
+                other => return other,
+            }
+            match inner.catch_up(service, id).await? {
+                Found::Nothing => break,
+                Found::Seen => {}
+                Found::Silent(instance) => {
+                    if let Some(ttl) = inner.awaken(instance).await? {
+                        return Ok(ttl);
                     }
                 }
-                other => return other,
             }
         }
         Err(error::instance_unknown(service, id))
@@ -195,7 +220,7 @@ impl Registry {
                         .map(|at| Condition::KeyAt(key, at))
                         .into_iter()
                         .collect();
-                    match inner.store(&instance, conditions).await {
+                    match inner.store(&instance, conditions, false).await {
                         Ok(Outcome::Committed(revision)) => {
                             instance.revision = revision;
                             inner.visible(revision).await;
@@ -211,7 +236,7 @@ impl Registry {
                 Err(error) if error.kind() == Kind::NotFound => {}
                 Err(error) => return Err(error),
             }
-            if !inner.catch_up(service, id).await? {
+            if let Found::Nothing = inner.catch_up(service, id).await? {
                 return Err(error::instance_unknown(service, id));
             }
         }
@@ -228,7 +253,7 @@ impl Registry {
         let key = keys::instance(service, id);
         if let Some(Effect::Remove(Some(known))) = effect
             && inner
-                .remove(&key, Condition::KeyAt(key.clone(), known.revision))
+                .remove(&known, vec![Condition::KeyAt(key.clone(), known.revision)])
                 .await?
         {
             // Nothing hangs on its lease now, and nothing can any more: every write that stays on a
@@ -238,7 +263,9 @@ impl Registry {
         }
         // Without a condition an unknown key would be "removed" at a revision that the watch never
         // brings.
-        inner.remove(&key, Condition::Present(key.clone())).await
+        inner
+            .remove_keys(service, id, vec![Condition::Present(key)])
+            .await
     }
 
     /// All services that have instances.
@@ -300,6 +327,9 @@ impl Registry {
             heartbeats: inner.counters.heartbeats.load(Relaxed),
             departures: shared.state.departures(),
             relists: inner.counters.relists.load(Relaxed),
+            critical: shared.state.critical(),
+            panics: shared.state.panics(),
+            reaped: inner.counters.reaped.load(Relaxed),
         }
     }
 }
@@ -337,8 +367,8 @@ impl Inner {
 
     /// What the entry says, if this version can read it.
     pub(super) fn read(&self, entry: &Entry) -> Option<Instance> {
-        let name = keys::parse(&entry.key)?;
-        let instance = model::decode(name, &entry.value, entry.revision, entry.lease)?;
+        let (_, service, id) = keys::parse(&entry.key)?;
+        let instance = model::decode((service, id), &entry.value, entry.revision, entry.lease)?;
         Some(instance.shared(&mut self.texts.lock()))
     }
 
@@ -387,14 +417,106 @@ impl Inner {
     }
 
     /// Reads the instance from the store and waits until readers see that state of it.
-    /// Answers whether it exists.
-    async fn catch_up(&self, service: &ServiceId, id: &InstanceId) -> Result<bool> {
-        let key = keys::instance(service, id);
-        match self.within("get", self.kv.get(&key)).await? {
-            None => Ok(false),
-            Some(entry) if self.visible(entry.revision).await => Ok(true),
-            Some(_) => Err(error::behind()),
+    async fn catch_up(&self, service: &ServiceId, id: &InstanceId) -> Result<Found> {
+        let (instance, beat) = (keys::instance(service, id), keys::beat(service, id));
+        let (instance, beat) = tokio::try_join!(
+            self.within("get", self.kv.get(&instance)),
+            self.within("get", self.kv.get(&beat)),
+        )?;
+        let Some(entry) = instance else {
+            return Ok(Found::Nothing);
+        };
+        let Some(instance) = self.read(&entry) else {
+            return Ok(Found::Nothing);
+        };
+        let owes = instance.ttl.is_some() && !instance.attached;
+        match beat {
+            None if owes && !instance.persistent => Ok(Found::Nothing),
+            None if owes => {
+                self.visible(entry.revision).await;
+                Ok(Found::Silent(Box::new(instance)))
+            }
+            beat => {
+                let beat = beat.map_or(0, |beat| beat.revision);
+                match self.visible(entry.revision.max(beat)).await {
+                    true => Ok(Found::Seen),
+                    false => Err(error::behind()),
+                }
+            }
         }
+    }
+
+    /// Lets the heartbeats of a persistent instance begin again. `None` when it changed meanwhile.
+    async fn awaken(&self, mut instance: Box<Instance>) -> Result<Option<Duration>> {
+        instance.lease = self.grant_for(&instance).await?;
+        let (Some(lease), Some(ttl)) = (instance.lease, instance.ttl) else {
+            return Ok(None);
+        };
+        let beat = keys::beat(&instance.service, &instance.id);
+        let conditions = vec![
+            Condition::KeyAt(
+                keys::instance(&instance.service, &instance.id),
+                instance.revision,
+            ),
+            Condition::Absent(beat.clone()),
+        ];
+        let write = Write::Put {
+            key: beat,
+            value: Bytes::new(),
+            lease: Some(lease),
+        };
+        let commit = self.kv.commit(conditions, vec![write]);
+        match self.within("heartbeat", commit).await? {
+            Outcome::Committed(revision) => {
+                self.visible(revision).await;
+                Ok(Some(ttl))
+            }
+            Outcome::Conflict(_) => Ok(None),
+        }
+    }
+
+    /// Deregisters those that have been dead for too long, for ever.
+    async fn reap(&self) {
+        loop {
+            // Not all nodes at the same moment: whoever is first does it for all.
+            let spread = rand::random_range(0.8..1.2);
+            self.clock.sleep(TICK.mul_f64(spread)).await;
+            let effects = self
+                .step(Input::Tick(self.clock.monotonic()))
+                .unwrap_or_default();
+            let reaped = effects.into_iter().filter_map(|effect| match effect {
+                Effect::Reap(instance) => Some(self.reap_one(instance)),
+                _ => None,
+            });
+            let mut reaped = futures_util::stream::iter(reaped).buffer_unordered(REAPS_AT_ONCE);
+            while let Some(outcome) = reaped.next().await {
+                match outcome {
+                    Ok(true) => {
+                        self.counters.reaped.fetch_add(1, Relaxed);
+                    }
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::debug!(error = error.detail(), "a dead instance stays for now");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn reap_one(&self, instance: Arc<Instance>) -> Result<bool> {
+        let Instance { service, id, .. } = instance.as_ref();
+        let mut conditions = vec![Condition::KeyAt(
+            keys::instance(service, id),
+            instance.revision,
+        )];
+        if !instance.alive {
+            conditions.push(Condition::Absent(keys::beat(service, id)));
+        }
+        let reaped = self.remove(&instance, conditions).await?;
+        if reaped {
+            tracing::info!(%service, instance = %id, "deregistered, for it has been dead for long");
+        }
+        Ok(reaped)
     }
 
     async fn keep_alive(&self, service: &ServiceId, id: &InstanceId) -> Result<Duration> {
@@ -432,22 +554,33 @@ impl Inner {
             .or_else(|| instance.ttl.and_then(|ttl| self.spares.take(ttl)));
         let Some(lease) = held else {
             instance.lease = self.grant_for(instance).await?;
-            return self.store(instance, conditions).await;
+            return self.store(instance, conditions, true).await;
         };
         instance.lease = Some(lease);
         // Side by side: with a remote store this too is one round trip.
         let (outcome, renewed) = tokio::join!(
-            self.store(instance, conditions),
+            self.store(instance, conditions, true),
             self.within("keep-alive", self.kv.keep_alive(lease)),
         );
         renewed?;
         outcome
     }
 
-    /// Deletes the key if the condition holds, and waits until readers no longer see it.
-    async fn remove(&self, key: &Key, condition: Condition) -> Result<bool> {
-        let delete = Write::Delete { key: key.clone() };
-        let commit = self.kv.commit(vec![condition], vec![delete]);
+    /// Deletes it if the conditions hold, and waits until readers no longer see it.
+    async fn remove(&self, known: &Instance, conditions: Vec<Condition>) -> Result<bool> {
+        self.remove_keys(&known.service, &known.id, conditions)
+            .await
+    }
+
+    async fn remove_keys(
+        &self,
+        service: &ServiceId,
+        id: &InstanceId,
+        conditions: Vec<Condition>,
+    ) -> Result<bool> {
+        let keys = [keys::instance(service, id), keys::beat(service, id)];
+        let deletes = keys.map(|key| Write::Delete { key });
+        let commit = self.kv.commit(conditions, deletes.into());
         match self.within("deregister", commit).await? {
             Outcome::Committed(revision) => {
                 self.visible(revision).await;
@@ -457,13 +590,30 @@ impl Inner {
         }
     }
 
-    async fn store(&self, instance: &Instance, conditions: Vec<Condition>) -> Result<Outcome> {
-        let write = Write::Put {
-            key: keys::instance(&instance.service, &instance.id),
+    /// Writes the instance; with its heartbeats, when it is registered and not just changed.
+    async fn store(
+        &self,
+        instance: &Instance,
+        conditions: Vec<Condition>,
+        registers: bool,
+    ) -> Result<Outcome> {
+        let Instance { service, id, .. } = instance;
+        let mut writes = vec![Write::Put {
+            key: keys::instance(service, id),
             value: model::encode(instance),
-            lease: instance.lease,
-        };
-        self.within("store", self.kv.commit(conditions, vec![write]))
+            lease: instance.lease.filter(|_| instance.attached),
+        }];
+        let beat = keys::beat(service, id);
+        match instance.lease {
+            _ if !registers => {}
+            None => writes.push(Write::Delete { key: beat }),
+            lease => writes.push(Write::Put {
+                key: beat,
+                value: Bytes::new(),
+                lease,
+            }),
+        }
+        self.within("store", self.kv.commit(conditions, writes))
             .await
     }
 

@@ -297,6 +297,189 @@ async fn an_instance_lives_by_its_heartbeats() {
     assert_eq!(ids(&registry.service(&name("orders"))), ["beats", "silent"]);
 }
 
+/// Lets time pass, step by step, so that what is to happen every second does.
+async fn pass(setup: &Setup, seconds: u64) {
+    for _ in 0..seconds {
+        setup.manual.advance(Duration::from_secs(1));
+        settle().await;
+    }
+}
+
+async fn stored(setup: &Setup) -> usize {
+    let span = Span::prefix("registry/");
+    let page = setup.kv.kv.range(span, usize::MAX, None).await.unwrap();
+    page.entries.len()
+}
+
+#[tokio::test]
+async fn the_dead_leave_nothing_behind() {
+    let setup = Setup::new();
+    let (a, b) = (setup.start().await, setup.start().await);
+    for n in 0..3 {
+        a.register(registration("orders", &format!("orders-{n}")))
+            .await
+            .unwrap();
+    }
+    a.deregister(&name("orders"), &id("orders-2"))
+        .await
+        .unwrap();
+    assert_eq!(stored(&setup).await, 4);
+    pass(&setup, 11).await;
+    assert_eq!(stored(&setup).await, 2, "their heartbeats are gone");
+    assert_eq!(a.list().services, vec![]);
+    pass(&setup, 14).await;
+    assert_eq!(stored(&setup).await, 0);
+    let reaped = a.stats().reaped + b.stats().reaped;
+    assert_eq!(reaped, 2, "each by one of the nodes");
+}
+
+#[tokio::test]
+async fn a_persistent_instance_stays_and_may_come_back() {
+    let setup = Setup::new();
+    let (a, b) = (setup.start().await, setup.start().await);
+    let (orders, one) = (name("orders"), id("orders-1"));
+    let persistent = |ttl, deregister_after| Registration {
+        persistent: true,
+        ttl,
+        deregister_after,
+        ..registration("orders", "orders-1")
+    };
+    // Without heartbeats it stays for ever.
+    a.register(persistent(None, None)).await.unwrap();
+    pass(&setup, 30).await;
+    assert_eq!(a.service(&orders).instances[0].health(), Health::Unknown);
+    assert!(a.heartbeat(&orders, &one).await.is_ok(), "it owes none");
+    assert_eq!(stored(&setup).await, 1);
+
+    let minute = Some(Duration::from_secs(60));
+    let ten = Some(Duration::from_secs(10));
+    a.register(persistent(ten, minute)).await.unwrap();
+    assert_eq!(a.service(&orders).instances[0].health(), Health::Passing);
+    pass(&setup, 11).await;
+    for registry in [&a, &b] {
+        let service = registry.service(&orders);
+        assert_eq!(service.instances[0].health(), Health::Critical);
+        assert_eq!(service.status_of(&service.instances[0]), Status::Down);
+    }
+    // The other node's heartbeat wakes it.
+    b.heartbeat(&orders, &one).await.unwrap();
+    assert_eq!(b.service(&orders).instances[0].health(), Health::Passing);
+    settle().await;
+    assert_eq!(a.service(&orders).instances[0].effective(), Status::Up);
+    pass(&setup, 50).await;
+    assert_eq!(a.service(&orders).instances.len(), 1, "critical for 40 s");
+    pass(&setup, 30).await;
+    assert_eq!(a.service(&orders).instances.len(), 0);
+    let gone = a.heartbeat(&orders, &one).await.unwrap_err();
+    assert_eq!(gone.code(), "registry.instance_unknown");
+    assert_eq!(stored(&setup).await, 0);
+}
+
+#[tokio::test]
+async fn a_cut_network_does_not_empty_a_service() {
+    let setup = Setup::new();
+    let (a, b) = (setup.start().await, setup.start().await);
+    let beat = async || {
+        for n in 0..2 {
+            let id = id(&format!("orders-{n}"));
+            a.heartbeat(&name("orders"), &id).await.unwrap();
+        }
+    };
+    for n in 0..10 {
+        a.register(registration("orders", &format!("orders-{n}")))
+            .await
+            .unwrap();
+    }
+    for _ in 0..4 {
+        pass(&setup, 5).await;
+        beat().await;
+    }
+    for registry in [&a, &b] {
+        let service = registry.service(&name("orders"));
+        assert!(service.panic);
+        assert_eq!(service.instances.len(), 10);
+        let up = |i: &&Arc<Instance>| service.status_of(i) == Status::Up;
+        assert_eq!(service.instances.iter().filter(up).count(), 10);
+        assert_eq!((registry.stats().panics, registry.stats().critical), (1, 8));
+    }
+    // They come back, by registering again as they are told to.
+    let lost = a.heartbeat(&name("orders"), &id("orders-5")).await;
+    assert_eq!(lost.unwrap_err().code(), "registry.instance_unknown");
+    for n in 2..6 {
+        let back = a
+            .register(registration("orders", &format!("orders-{n}")))
+            .await
+            .unwrap();
+        assert!(back.created);
+    }
+    settle().await;
+    for registry in [&a, &b] {
+        let service = registry.service(&name("orders"));
+        assert!(!service.panic);
+        assert_eq!(service.instances.len(), 6, "the others are dead after all");
+    }
+}
+
+#[tokio::test]
+async fn an_operators_word_survives_registering_again() {
+    let setup = Setup::new();
+    let registry = setup.start().await;
+    let (orders, one) = (name("orders"), id("orders-1"));
+    registry
+        .register(registration("orders", "orders-1"))
+        .await
+        .unwrap();
+    let out = Edit::Override(Some(Status::OutOfService));
+    let out = registry.edit(&orders, &one, out).await.unwrap();
+    assert_eq!(out.effective(), Status::OutOfService);
+    // It goes, and comes back before it is forgotten.
+    pass(&setup, 12).await;
+    assert!(registry.service(&orders).instances.is_empty());
+    let again = registry.register(registration("orders", "orders-1"));
+    let again = again.await.unwrap();
+    assert!(again.created);
+    assert_eq!(again.instance.effective(), Status::OutOfService);
+    let up = registry.edit(&orders, &one, Edit::Override(None)).await;
+    assert_eq!(up.unwrap().effective(), Status::Up);
+}
+
+/// As versions before 0.2 wrote them: the instance itself goes with its lease.
+#[tokio::test]
+async fn instances_of_an_earlier_version_live_on() {
+    let setup = Setup::new();
+    let lease = setup.kv.grant(Duration::from_secs(10)).await.unwrap();
+    let write = Write::Put {
+        key: key("orders-1"),
+        value: br#"{"v":1,"address":"10.0.0.1","port":1,"status":"up","ttl_ms":10000}"#[..].into(),
+        lease: Some(lease),
+    };
+    setup
+        .kv
+        .commit(vec![], vec![write])
+        .await
+        .map(drop)
+        .unwrap();
+    let registry = setup.start().await;
+    let (orders, one) = (name("orders"), id("orders-1"));
+    assert_eq!(
+        registry.service(&orders).instances[0].effective(),
+        Status::Up
+    );
+    pass(&setup, 8).await;
+    registry.heartbeat(&orders, &one).await.unwrap();
+    let edit = registry.set_status(&orders, &one, Status::Draining).await;
+    assert_eq!(edit.unwrap().effective(), Status::Draining);
+    pass(&setup, 8).await;
+    assert_eq!(registry.service(&orders).instances.len(), 1);
+    registry
+        .register(registration("orders", "orders-1"))
+        .await
+        .unwrap();
+    assert_eq!(stored(&setup).await, 2);
+    pass(&setup, 30).await;
+    assert_eq!(stored(&setup).await, 0);
+}
+
 #[tokio::test]
 async fn a_spare_lease_gives_the_full_ttl() {
     let setup = Setup::new();
@@ -579,7 +762,8 @@ fn key(instance: &str) -> bytes::Bytes {
 }
 
 fn foreign(instance: &str) -> Write {
-    let value = br#"{"v":1,"address":"10.0.0.1","port":1,"status":"up","ttl_ms":5000}"#;
+    let value =
+        br#"{"v":1,"address":"10.0.0.1","port":1,"status":"up","ttl_ms":0,"persistent":true}"#;
     Write::Put {
         key: key(instance),
         value: value[..].into(),

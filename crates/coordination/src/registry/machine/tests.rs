@@ -19,100 +19,170 @@ fn id(n: u8) -> InstanceId {
     InstanceId::new(&format!("id-{n}")).unwrap()
 }
 
+/// As the store has it: whether it is alive, its heartbeats tell.
 fn instance(service: u8, n: u8, revision: Revision) -> Instance {
     let instance = registration(service, n).check(&Config::default());
     Instance {
         revision,
-        lease: Some(LeaseId(revision)),
+        alive: false,
         ..instance.unwrap()
     }
 }
 
-fn registration(service: u8, n: u8) -> Registration {
-    Registration::new(name(service), id(n), "127.0.0.1", 80)
+fn beating(service: u8, n: u8, revision: Revision, lease: Option<LeaseId>) -> Instance {
+    let mut instance = instance(service, n, revision);
+    instance.beats(lease);
+    instance
 }
 
-type Truth = BTreeMap<(u8, u8), Revision>;
+fn put(service: u8, n: u8, revision: Revision) -> Change {
+    Change::Put(Box::new(instance(service, n, revision)))
+}
+
+fn registration(service: u8, n: u8) -> Registration {
+    // Some stay when their heartbeats cease.
+    Registration {
+        persistent: n == 4,
+        ttl: Some(Duration::from_secs(10)),
+        ..Registration::new(name(service), id(n), "127.0.0.1", 80)
+    }
+}
+
+/// When an instance was last written, and the lease of its heartbeats while they come.
+type Truth = BTreeMap<(u8, u8), (Revision, Option<LeaseId>)>;
 
 /// The store as it is, and how far the watch has brought it.
 #[derive(Default)]
 struct Store {
     truth: Truth,
     /// Commit n is at index n - 1.
-    history: Vec<Vec<Change>>,
+    history: Vec<Vec<Event>>,
     delivered: usize,
 }
 
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Put(u8, u8),
+    Gone(u8, u8),
+    Beats(u8, u8),
+    Silent(u8, u8),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Write {
+    Register,
+    Edit,
+    Deregister,
+    Expire,
+}
+
+type Writes = Vec<(u8, u8, Write)>;
+
 #[derive(Clone, Debug)]
 enum Action {
-    /// One commit: each key is put (true) or deleted.
-    Commit(Vec<(u8, u8, bool)>),
+    Commit(Writes),
     /// The watch brings the next commit.
     Deliver,
-    /// Everything is listed in two pages, the second one of these commits later.
+    /// Everything is listed in two pages, heartbeats first, the second one of these commits later.
     Relist {
-        split: (u8, u8),
-        between: Vec<(u8, u8, bool)>,
+        split: (bool, u8, u8),
+        between: Writes,
     },
     /// A watcher reads.
     Read,
 }
 
 impl Store {
-    fn commit(&mut self, keys: &[(u8, u8, bool)]) {
+    fn commit(&mut self, writes: &Writes) {
         let revision = self.history.len() as Revision + 1;
-        let mut changes = BTreeMap::new();
-        for &(service, n, put) in keys {
-            if put {
-                self.truth.insert((service, n), revision);
-                changes.insert((service, n), Change::Put(instance(service, n, revision)));
-            } else if self.truth.remove(&(service, n)).is_some() {
-                changes.insert((service, n), Change::Gone(name(service), id(n)));
+        let mut events = BTreeMap::new();
+        for &(service, n, write) in writes {
+            let key = (service, n);
+            // A transaction writes a key once.
+            if events.contains_key(&key) {
+                continue;
             }
+            let known = self.truth.get(&key).copied();
+            let done = match (write, known) {
+                (Write::Register, _) => {
+                    self.truth.insert(key, (revision, Some(LeaseId(revision))));
+                    // In either order.
+                    let mut both = vec![Event::Put(service, n), Event::Beats(service, n)];
+                    both.rotate_left(usize::from(n % 2));
+                    both
+                }
+                (Write::Edit, Some((_, beat))) => {
+                    self.truth.insert(key, (revision, beat));
+                    vec![Event::Put(service, n)]
+                }
+                (Write::Deregister, Some((_, beat))) => {
+                    self.truth.remove(&key);
+                    let mut events = vec![Event::Gone(service, n)];
+                    events.extend(beat.map(|_| Event::Silent(service, n)));
+                    events
+                }
+                (Write::Expire, Some((at, Some(_)))) => {
+                    self.truth.insert(key, (at, None));
+                    vec![Event::Silent(service, n)]
+                }
+                _ => vec![],
+            };
+            events.insert(key, done);
         }
-        self.history.push(changes.into_values().collect());
+        self.history.push(events.into_values().flatten().collect());
     }
 
-    fn page(&self, keep: impl Fn(&(u8, u8)) -> bool) -> Vec<Instance> {
-        self.truth
-            .iter()
-            .filter(|(key, _)| keep(key))
-            .map(|(&(service, n), &revision)| instance(service, n, revision))
-            .collect()
+    fn change(event: Event, revision: Revision) -> Change {
+        match event {
+            Event::Put(service, n) => put(service, n, revision),
+            Event::Gone(service, n) => Change::Gone(name(service), id(n)),
+            Event::Beats(service, n) => Change::Beats(name(service), id(n), LeaseId(revision)),
+            Event::Silent(service, n) => Change::Silent(name(service), id(n)),
+        }
     }
 
-    fn lists(&self) -> BTreeMap<ServiceId, Vec<Instance>> {
-        let mut lists: BTreeMap<ServiceId, Vec<Instance>> = BTreeMap::new();
-        for instance in self.page(|_| true) {
-            lists
-                .entry(instance.service.clone())
-                .or_default()
-                .push(instance);
+    /// What shall be listed, worked out anew: those that live, and the dead of services of which most
+    /// are dead.
+    fn lists(&self) -> BTreeMap<ServiceId, (bool, Vec<Instance>)> {
+        let mut all: BTreeMap<ServiceId, Vec<Instance>> = BTreeMap::new();
+        for (&(service, n), &(revision, lease)) in &self.truth {
+            let list = all.entry(name(service)).or_default();
+            list.push(beating(service, n, revision, lease));
         }
-        lists
+        let listed = all.into_iter().map(|(service, mut list)| {
+            let dead = list.iter().filter(|instance| !instance.alive).count();
+            let panic = dead >= 3 && dead * 2 > list.len();
+            list.retain(|instance| instance.alive || instance.persistent || panic);
+            (service, (panic, list))
+        });
+        listed.filter(|(_, (_, list))| !list.is_empty()).collect()
     }
 }
 
-fn keys() -> impl Strategy<Value = Vec<(u8, u8, bool)>> {
-    proptest::collection::vec((0..3u8, 0..4u8, any::<bool>()), 1..4)
+fn writes() -> impl Strategy<Value = Writes> {
+    let write = prop_oneof![
+        3 => Just(Write::Register),
+        1 => Just(Write::Edit),
+        1 => Just(Write::Deregister),
+        3 => Just(Write::Expire),
+    ];
+    proptest::collection::vec((0..3u8, 0..5u8, write), 1..6)
 }
 
 fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
-        4 => keys().prop_map(Action::Commit),
+        4 => writes().prop_map(Action::Commit),
         4 => Just(Action::Deliver),
-        1 => ((0..3u8, 0..4u8), keys())
+        1 => ((any::<bool>(), 0..3u8, 0..5u8), writes())
             .prop_map(|(split, between)| Action::Relist { split, between }),
         2 => Just(Action::Read),
     ]
 }
 
-fn plain(service: &Service) -> Vec<Instance> {
-    service
-        .instances
-        .iter()
-        .map(|instance| instance.as_ref().clone())
-        .collect()
+fn plain(service: &Service) -> (bool, Vec<Instance>) {
+    let instances = service.instances.iter();
+    let instances = instances.map(|instance| instance.as_ref().clone());
+    (service.panic, instances.collect())
 }
 
 proptest! {
@@ -131,27 +201,38 @@ proptest! {
         let rest = std::iter::repeat_n(Action::Deliver, 200).chain([Action::Read]);
         for action in actions.into_iter().chain(rest) {
             let input = match action {
-                Action::Commit(keys) => {
-                    store.commit(&keys);
+                Action::Commit(writes) => {
+                    store.commit(&writes);
                     continue;
                 }
                 Action::Deliver if store.delivered == store.history.len() => continue,
                 Action::Deliver => {
                     let index = store.delivered;
                     store.delivered += 1;
-                    let changes = store.history[index].iter().map(|change| match change {
-                        Change::Put(instance) => Change::Put(instance.clone()),
-                        Change::Gone(service, id) => Change::Gone(service.clone(), id.clone()),
-                    });
-                    Input::Observed { revision: index as u64 + 1, changes: changes.collect() }
+                    let revision = index as u64 + 1;
+                    let changes = store.history[index].iter();
+                    let changes = changes.map(|event| Store::change(*event, revision));
+                    Input::Observed { revision, changes: changes.collect() }
                 }
                 Action::Relist { split, between } => {
                     let revision = store.history.len() as Revision;
-                    let mut instances = store.page(|key| *key < split);
+                    let before = store.truth.clone();
                     store.commit(&between);
-                    instances.extend(store.page(|key| *key >= split));
+                    // Heartbeats are (false, service, n), and listed first.
+                    let page = |key: (bool, u8, u8)| if key < split { &before } else { &store.truth };
+                    let all = (0..3).flat_map(|service| (0..5).map(move |n| (service, n)));
+                    let at = |key: (bool, u8, u8)| page(key).get(&(key.1, key.2)).copied();
+                    let instances = all.clone().filter_map(|(service, n)| {
+                        let (revision, _) = at((true, service, n))?;
+                        Some(instance(service, n, revision))
+                    });
+                    let beats = all.filter_map(|(service, n)| {
+                        let (_, lease) = at((false, service, n))?;
+                        Some(((name(service), id(n)), lease?))
+                    });
+                    let (instances, beats) = (instances.collect(), beats.collect());
                     store.delivered = usize::try_from(revision).unwrap();
-                    Input::Listed { revision, instances }
+                    Input::Listed { revision, instances, beats }
                 }
                 Action::Read => {
                     for service in state.changed_since(cursor).expect("few services vanish") {
@@ -171,14 +252,16 @@ proptest! {
             let listing = state.listing();
             let total: usize = listing.services.iter().map(|service| service.instances.len()).sum();
             prop_assert_eq!((total, listing.services.len()), (state.instances(), state.services()));
+            let panics = listing.services.iter().filter(|service| service.panic).count();
+            prop_assert_eq!(panics, state.panics());
         }
 
         let truth = store.lists();
-        let shown: BTreeMap<ServiceId, Vec<Instance>> =
+        let shown: BTreeMap<ServiceId, (bool, Vec<Instance>)> =
             state.listing().services.iter().map(|s| (s.id.clone(), plain(s))).collect();
         prop_assert_eq!(&shown, &truth);
         for seen in [published, view] {
-            let seen: BTreeMap<ServiceId, Vec<Instance>> = seen
+            let seen: BTreeMap<ServiceId, (bool, Vec<Instance>)> = seen
                 .into_iter()
                 .filter(|(_, service)| !service.instances.is_empty())
                 .map(|(name, service)| (name, plain(&service)))
@@ -190,16 +273,103 @@ proptest! {
 
 fn with_instances(instances: &[(u8, u8)]) -> State {
     let mut state = State::default();
-    let changes = instances
-        .iter()
-        .map(|&(service, n)| Change::Put(instance(service, n, 1)))
-        .collect();
+    let changes = instances.iter().flat_map(|&(service, n)| {
+        let beats = Change::Beats(name(service), id(n), LeaseId(1));
+        [put(service, n, 1), beats]
+    });
     let input = Input::Observed {
         revision: 1,
-        changes,
+        changes: changes.collect(),
     };
     step(&mut state, input, &Config::default()).unwrap();
     state
+}
+
+fn silence(state: &mut State, instances: &[(u8, u8)]) {
+    let silent = instances
+        .iter()
+        .map(|&(service, n)| Change::Silent(name(service), id(n)));
+    let input = Input::Observed {
+        revision: state.revision() + 1,
+        changes: silent.collect(),
+    };
+    step(state, input, &Config::default()).unwrap();
+}
+
+fn tick(state: &mut State, seconds: u64) -> Vec<InstanceId> {
+    let input = Input::Tick(Duration::from_secs(seconds));
+    let effects = step(state, input, &Config::default()).unwrap();
+    let reaped = effects.into_iter().map(|effect| match effect {
+        Effect::Reap(instance) => instance.id.clone(),
+        other => panic!("{other:?}"),
+    });
+    reaped.collect()
+}
+
+#[test]
+fn the_dead_are_remembered_for_a_ttl_and_then_reaped() {
+    let mut state = with_instances(&[(0, 0), (0, 1), (0, 2)]);
+    silence(&mut state, &[(0, 1)]);
+    assert_eq!(state.instances(), 2);
+    assert_eq!(tick(&mut state, 100), []);
+    assert_eq!(tick(&mut state, 109), []);
+    assert_eq!(tick(&mut state, 110), [id(1)]);
+    assert_eq!(
+        tick(&mut state, 111),
+        [id(1)],
+        "until the store shows it gone"
+    );
+    // It came back: it is listed again, and not dead any more.
+    let input = Input::Observed {
+        revision: 9,
+        changes: vec![Change::Beats(name(0), id(1), LeaseId(9))],
+    };
+    step(&mut state, input, &Config::default()).unwrap();
+    assert_eq!(state.instances(), 3);
+    assert_eq!(tick(&mut state, 500), []);
+    assert!(state.dead.is_empty());
+}
+
+#[test]
+fn most_of_a_service_does_not_die_at_once() {
+    let ten: Vec<_> = (0..10).map(|n| (0, n)).collect();
+    let mut state = with_instances(&ten);
+    for n in 0..5 {
+        silence(&mut state, &[(0, n)]);
+    }
+    let half = state.service(&name(0));
+    // The persistent one of the five stays listed.
+    assert_eq!((half.panic, half.instances.len()), (false, 6));
+    silence(&mut state, &[(0, 5)]);
+    let service = state.service(&name(0));
+    assert_eq!((service.panic, service.instances.len()), (true, 10));
+    assert_eq!((state.panics(), state.critical()), (1, 6));
+    for instance in &service.instances {
+        assert_eq!(service.status_of(instance), Status::Up);
+    }
+    assert_eq!(tick(&mut state, 10), []);
+    assert_eq!(tick(&mut state, 609), []);
+    assert_eq!(tick(&mut state, 610).len(), 5, "not for ever");
+
+    let off = Config {
+        panic_threshold: 0,
+        ..Config::default()
+    };
+    let input = Input::Observed {
+        revision: 90,
+        changes: vec![Change::Silent(name(0), id(6))],
+    };
+    step(&mut state, input, &off).unwrap();
+    assert!(!state.service(&name(0)).panic);
+}
+
+#[test]
+fn of_two_both_may_be_dead() {
+    let mut state = with_instances(&[(0, 0), (0, 1)]);
+    silence(&mut state, &[(0, 0), (0, 1)]);
+    let service = state.service(&name(0));
+    assert_eq!((service.panic, service.instances.len()), (false, 0));
+    assert_eq!((state.services(), state.instances()), (0, 0));
 }
 
 #[test]
@@ -304,12 +474,13 @@ fn the_memory_of_emptied_services_is_bounded() {
     let beginning = state.cursor();
     for n in 0..2 * EMPTIED_KEPT as u64 {
         let service = ServiceId::from(Name::new(&format!("s-{n}")).unwrap());
-        let put = Instance {
+        let mut put = Instance {
             service: service.clone(),
             ..instance(0, 0, 2 * n + 1)
         };
+        put.beats(Some(LeaseId(1)));
         for (revision, change) in [
-            (2 * n + 1, Change::Put(put)),
+            (2 * n + 1, Change::Put(Box::new(put))),
             (2 * n + 2, Change::Gone(service, id(0))),
         ] {
             let input = Input::Observed {

@@ -72,6 +72,7 @@ impl Registration {
             alive: true,
             revision: 0,
             lease: None,
+            attached: false,
             extra: extra.boxed(),
         })
     }

@@ -85,6 +85,8 @@ pub(in crate::registry) fn decode(
         checks: stored.checks,
         deregister_after: stored.deregister_after_ms.map(Duration::from_millis),
     };
+    // Until its heartbeats are seen, it is not alive, if it owes any.
+    let attached = lease.is_some();
     Some(Instance {
         service,
         id,
@@ -99,9 +101,10 @@ pub(in crate::registry) fn decode(
         metadata: stored.metadata,
         ttl: (stored.ttl_ms > 0).then(|| Duration::from_millis(stored.ttl_ms)),
         persistent: stored.persistent,
-        alive: true,
+        alive: attached || stored.ttl_ms == 0,
         revision,
         lease,
+        attached,
         extra: extra.boxed(),
     })
 }
@@ -152,12 +155,13 @@ mod tests {
                 InstanceId::new("orders-1").unwrap(),
             )
         };
-        let instance = decode(name(), value, 7, None).unwrap();
+        let instance = decode(name(), value, 7, Some(LeaseId(3))).unwrap();
         assert_eq!((&*instance.address, instance.port), ("127.0.0.1", 8081));
         assert_eq!(instance.status, Status::OutOfService);
         assert_eq!(instance.ttl, Some(Duration::from_secs(10)));
         assert_eq!(&instance.metadata["zone"], "a");
         assert_eq!(&encode(&instance)[..], value);
+        assert!(instance.alive, "it goes with its lease, as then");
         assert!(decode(name(), br#"{"v":2}"#, 7, None).is_none());
     }
 

@@ -47,13 +47,16 @@
 mod config;
 mod error;
 mod follow;
+mod inner;
 mod keys;
 mod machine;
 mod model;
 pub mod naming;
+mod reap;
 mod service;
 mod spares;
 mod watcher;
+mod writes;
 
 #[cfg(test)]
 mod tests;

@@ -6,9 +6,10 @@ use sinew_core::{Backoff, Error, Kind, Result};
 use sinew_engine::kv::{Batch, Event, Revision};
 
 use super::{
-    Instance, keys,
+    Instance,
+    inner::Inner,
+    keys,
     machine::{Change, Input},
-    service::Inner,
 };
 
 /// Lists everything and shows it. Answers the revision to watch from.

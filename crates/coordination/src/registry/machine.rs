@@ -10,20 +10,15 @@ use std::{
     time::Duration,
 };
 
-use sinew_core::{InstanceId, Result};
+use sinew_core::{InstanceId, Name, Result};
 use sinew_engine::kv::{LeaseId, Revision};
 
 use super::{
-    Config, Edit, Health, Instance, Listing, Registration, Service, ServiceId, Status, error, model,
+    Config, Edit, Health, Instance, Listing, Registration, Service, ServiceId, error, model,
 };
 
 /// How many services without instances are remembered, so that watchers hear of their end.
 const EMPTIED_KEPT: usize = 1024;
-/// So many are reaped at one tick.
-const REAPED_AT_ONCE: usize = 512;
-/// Fewer critical instances are no panic, whatever their share: of one or two, both may well be dead.
-const PANIC_LEAST: usize = 3;
-
 /// The snapshot that readers see.
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -46,6 +41,9 @@ pub(super) struct State {
     emptied: BTreeSet<u64>,
     /// The newest change that was forgotten.
     forgotten: u64,
+    /// Nothing that happened after this revision is forgotten. Services that are not known are
+    /// listed as of it, so that their lists change only when they do.
+    floor: Revision,
 }
 
 #[derive(Debug)]
@@ -189,17 +187,6 @@ fn register(state: &State, registration: Registration, config: &Config) -> Resul
     }])
 }
 
-/// Whether so many of those that shall take requests are critical that this is not believed.
-fn in_panic(instances: &[Arc<Instance>], config: &Config) -> bool {
-    let wanted = instances.iter().filter(|i| i.said() == Status::Up);
-    let (mut all, mut critical) = (0, 0);
-    for instance in wanted {
-        all += 1;
-        critical += usize::from(instance.health() == Health::Critical);
-    }
-    critical >= PANIC_LEAST && (all - critical) * 100 < all * usize::from(config.panic_threshold)
-}
-
 impl Slot {
     /// An instance, listed or not.
     fn any(&self, id: &InstanceId) -> Option<&Arc<Instance>> {
@@ -243,20 +230,25 @@ impl State {
     pub(super) fn service(&self, name: &ServiceId) -> Arc<Service> {
         match self.services.get(name) {
             Some(slot) => slot.service.clone(),
-            None => Arc::new(Service::empty(name.clone(), self.revision)),
+            None => Arc::new(Service::empty(name.clone(), self.floor)),
         }
     }
 
-    /// Everything that has instances.
-    pub(super) fn listing(&self) -> Listing {
-        let services = self.services.values().map(|slot| &slot.service);
-        let services = services
-            .filter(|service| !service.instances.is_empty())
-            .cloned()
-            .collect();
+    /// Nothing that happened after this revision is forgotten.
+    pub(super) fn floor(&self) -> Revision {
+        self.floor
+    }
+
+    /// Everything, or all of one namespace, that has instances.
+    pub(super) fn listing(&self, namespace: Option<&Name>) -> Listing {
+        let all = self.services.values().map(|slot| &slot.service);
+        let wanted = |service: &&Arc<Service>| {
+            let here = namespace.is_none_or(|namespace| service.id.namespace == *namespace);
+            here && !service.instances.is_empty()
+        };
         Listing {
             revision: self.revision,
-            services,
+            services: all.filter(wanted).cloned().collect(),
         }
     }
 
@@ -292,6 +284,9 @@ impl State {
         beats: &HashMap<(ServiceId, InstanceId), LeaseId>,
         config: &Config,
     ) -> Vec<Effect> {
+        if self.revision == 0 {
+            self.floor = revision;
+        }
         self.revision = self.revision.max(revision);
         let mut lists: BTreeMap<ServiceId, Vec<Arc<Instance>>> = self
             .services
@@ -386,7 +381,7 @@ impl State {
         config: &Config,
     ) -> Option<Effect> {
         self.note_dead(&name, &instances);
-        let panic = in_panic(&instances, config);
+        let panic = dead::in_panic(&instances, config);
         let (instances, hidden): (Vec<_>, Vec<_>) = instances
             .into_iter()
             .partition(|instance| instance.alive || instance.persistent || panic);
@@ -456,50 +451,6 @@ impl State {
         self.departures += old.instances.iter().filter(gone).count() as u64;
     }
 
-    /// Keeps the list of the dead, with since when they are.
-    fn note_dead(&mut self, name: &ServiceId, instances: &[Arc<Instance>]) {
-        let dead = instances.iter().filter(|instance| instance.is_dead());
-        let before = self.dead.remove(name).unwrap_or_default();
-        let now: BTreeMap<_, _> = dead
-            .map(|instance| {
-                let since = before.get(&instance.id).copied().flatten();
-                (instance.id.clone(), since)
-            })
-            .collect();
-        if !now.is_empty() {
-            self.dead.insert(name.clone(), now);
-        }
-    }
-
-    /// Those that have been dead for too long.
-    fn reap(&mut self, now: Duration, config: &Config) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        for (service, dead) in &mut self.dead {
-            let Some(slot) = self.services.get(service) else {
-                continue;
-            };
-            for (id, since) in dead {
-                let since = *since.get_or_insert(now);
-                let Some(instance) = slot.any(id) else {
-                    continue;
-                };
-                let mut keep = instance.deregister_after();
-                if !instance.persistent {
-                    // Those of one fault die within one TTL.
-                    keep = keep.max(instance.ttl);
-                }
-                if slot.service.panic {
-                    keep = keep.map(|keep| keep.max(config.protect_for));
-                }
-                let late = keep.is_some_and(|keep| since + keep <= now);
-                if late && effects.len() < REAPED_AT_ONCE {
-                    effects.push(Effect::Reap(instance.clone()));
-                }
-            }
-        }
-        effects
-    }
-
     /// Keeps the memory of emptied services within its bound.
     fn forget(&mut self) {
         while self.emptied.len() > EMPTIED_KEPT
@@ -509,9 +460,11 @@ impl State {
                 self.services.remove(&name);
             }
             self.forgotten = change;
+            self.floor = self.revision;
         }
     }
 }
 
+mod dead;
 #[cfg(test)]
 mod tests;

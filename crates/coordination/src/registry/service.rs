@@ -1,35 +1,28 @@
 //! The shell around the machine: performs its effects on the store, and hands its lists out.
 
 use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use bytes::Bytes;
-use futures_util::StreamExt;
-use parking_lot::Mutex;
-use sinew_core::{Clock, InstanceId, Kind, Result};
-use sinew_engine::kv::{Condition, Entry, Kv, LeaseId, Outcome, Revision, Write};
+use sinew_core::{Clock, InstanceId, Kind, Name, Result};
+use sinew_engine::kv::{Condition, Kv, Outcome, Revision};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     Config, Edit, Instance, Listing, Registered, Registration, Service, ServiceId, Stats, Status,
-    Watcher, error, follow, keys,
-    machine::{Effect, Input, State, step},
-    model,
-    spares::Spares,
+    Watcher, error, follow,
+    inner::{Found, Inner},
+    keys,
+    machine::{Effect, Input},
+    writes::committed,
 };
 
+/// Reads that were in step with the store so long ago are not said to be stale.
+const IN_STEP: Duration = Duration::from_secs(4);
 /// How often a write is decided anew because somebody else changed the instance in between.
 const ATTEMPTS: usize = 5;
-/// How often the dead are looked after.
-const TICK: Duration = Duration::from_secs(1);
-const REAPS_AT_ONCE: usize = 32;
 const LEASE_UNKNOWN: &str = "kv.lease_unknown";
 
 /// The registry of one node. Cheap to clone; it stops when told so, or when the last clone is
@@ -42,65 +35,12 @@ struct Handle {
     tasks: [AbortOnDropHandle<()>; 3],
 }
 
-pub(super) struct Inner {
-    pub(super) kv: Arc<dyn Kv>,
-    pub(super) clock: Clock,
-    pub(super) counters: Counters,
-    config: Config,
-    shared: Mutex<Shared>,
-    /// The revision that readers see; sent after its lists are.
-    applied: watch::Sender<Revision>,
-    spares: Spares,
-    /// What many instances say, said once.
-    texts: Mutex<model::Texts>,
-}
-
-#[derive(Default)]
-pub(super) struct Counters {
-    registrations: AtomicU64,
-    heartbeats: AtomicU64,
-    reaped: AtomicU64,
-    pub(super) relists: AtomicU64,
-}
-
-/// What the store says of an instance that is not as expected.
-enum Found {
-    /// It is not registered, or its heartbeats ceased and it goes with them.
-    Nothing,
-    /// Readers see it as it is.
-    Seen,
-    /// Its heartbeats ceased, but it stays registered.
-    Silent(Box<Instance>),
-}
-
-/// Answers whether it wants to be called again.
-type Observer = Box<dyn FnMut(&Arc<Service>) -> bool + Send>;
-
-// One lock, so that lists are published in the order in which they were made.
-#[derive(Default)]
-struct Shared {
-    state: State,
-    channels: HashMap<ServiceId, watch::Sender<Arc<Service>>>,
-    observers: HashMap<ServiceId, Vec<Observer>>,
-    /// When so many channels exist, those without receivers are dropped.
-    prune_at: usize,
-}
-
 impl Registry {
     /// Reads what is registered and begins to follow the store. Must be called within a tokio
     /// runtime, which then runs its three tasks. A store that is away is waited for in the background: until it
     /// answers, lists are empty and writes fail with what it answers.
     pub async fn start(kv: Arc<dyn Kv>, clock: Clock, config: Config) -> Result<Self> {
-        let inner = Arc::new(Inner {
-            kv,
-            clock,
-            counters: Counters::default(),
-            shared: Mutex::default(),
-            applied: watch::Sender::new(0),
-            spares: Spares::new(config.default_ttl, config.spare_leases),
-            texts: Mutex::default(),
-            config,
-        });
+        let inner = Arc::new(Inner::new(kv, clock, config));
         let from = match follow::list(&inner).await {
             Ok(from) => Some(from),
             Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::DeadlineExceeded) => {
@@ -117,11 +57,11 @@ impl Registry {
             let inner = inner.clone();
             async move { inner.spares.keep(&inner.kv, &inner.clock).await }
         });
-        let reaper = tokio::spawn({
+        let looking = tokio::spawn({
             let inner = inner.clone();
-            async move { inner.reap().await }
+            async move { inner.look_after().await }
         });
-        let tasks = [follower, keeper, reaper].map(AbortOnDropHandle::new);
+        let tasks = [follower, keeper, looking].map(AbortOnDropHandle::new);
         Ok(Self(Arc::new(Handle { inner, tasks })))
     }
 
@@ -270,12 +210,58 @@ impl Registry {
 
     /// All services that have instances.
     pub fn list(&self) -> Listing {
-        self.0.inner.shared.lock().state.listing()
+        self.0.inner.shared.lock().state.listing(None)
+    }
+
+    /// The services of one namespace that have instances.
+    pub fn list_in(&self, namespace: &Name) -> Listing {
+        self.0.inner.shared.lock().state.listing(Some(namespace))
     }
 
     /// The list of one service, empty when it is not known.
     pub fn service(&self, name: &ServiceId) -> Arc<Service> {
         self.0.inner.shared.lock().state.service(name)
+    }
+
+    /// The instances of this id in all services of a namespace: some dialects name no service. It
+    /// looks into every service.
+    pub fn find(&self, namespace: &Name, id: &InstanceId) -> Vec<Arc<Instance>> {
+        let services = self.list_in(namespace).services;
+        let found = services.iter().filter_map(|service| service.instance(id));
+        found.cloned().collect()
+    }
+
+    /// Waits until reads see everything that had happened when this was called. The answer is the
+    /// revision that they then show at least.
+    ///
+    /// Unavailable `registry.behind` when the watch does not keep up; the store's.
+    pub async fn newest(&self) -> Result<Revision> {
+        self.0.inner.newest().await
+    }
+
+    /// For how long reads may not have seen what happened, because the store is away or the watch of it
+    /// stands still. `None` while they are in step with the store, which is looked at every second.
+    pub fn stale(&self) -> Option<Duration> {
+        Some(self.0.inner.age()).filter(|age| *age > IN_STEP)
+    }
+
+    /// The list of one service as soon as it is of a later revision than `after`, or after `wait` as it
+    /// is then.
+    pub async fn changed(&self, name: &ServiceId, after: Revision, wait: Duration) -> Arc<Service> {
+        let mut list = self.watch(name);
+        let newer = list.wait_for(|service| service.revision > after);
+        let newer = tokio::time::timeout(wait, newer).await;
+        if let Ok(Ok(service)) = newer {
+            return service.clone();
+        }
+        self.service(name)
+    }
+
+    /// Waits until [`list`](Self::list) is of a later revision than `after`, or until `wait` is over.
+    pub async fn any_changed(&self, after: Revision, wait: Duration) {
+        let mut applied = self.0.inner.applied();
+        let newer = applied.wait_for(|revision| *revision > after);
+        let _ = tokio::time::timeout(wait, newer).await;
     }
 
     /// The list of one service, now and whenever it changes. A reader that is slow sees the newest.
@@ -303,12 +289,24 @@ impl Registry {
 
     /// Follows all services. The present lists come with it.
     pub fn watch_all(&self) -> (Watcher, Vec<Arc<Service>>) {
-        Watcher::all(&self.0.inner)
+        Watcher::all(&self.0.inner, None)
+    }
+
+    /// Follows the services of one namespace. The present lists come with it.
+    pub fn watch_in(&self, namespace: Name) -> (Watcher, Vec<Arc<Service>>) {
+        Watcher::all(&self.0.inner, Some(namespace))
     }
 
     /// Follows these services. The present lists, empty ones too, come with it.
     pub fn watch_some(&self, names: Vec<ServiceId>) -> (Watcher, Vec<Arc<Service>>) {
         Watcher::some(&self.0.inner, names)
+    }
+
+    /// Whether a watcher that has everything up to `revision` may go on from there: nothing of what
+    /// changed since is forgotten. Waits a little for this node to come that far.
+    pub async fn remembers(&self, revision: Revision) -> bool {
+        let inner = &self.0.inner;
+        inner.visible(revision).await && revision >= inner.shared.lock().state.floor()
     }
 
     /// Stops following the store, before the store is closed. Readers keep the last lists.
@@ -331,311 +329,5 @@ impl Registry {
             panics: shared.state.panics(),
             reaped: inner.counters.reaped.load(Relaxed),
         }
-    }
-}
-
-impl Shared {
-    fn publish(&mut self, service: Arc<Service>) {
-        if let Some(observers) = self.observers.get_mut(&service.id) {
-            observers.retain_mut(|observer| observer(&service));
-            if observers.is_empty() {
-                self.observers.remove(&service.id);
-            }
-        }
-        if let Some(channel) = self.channels.get(&service.id) {
-            channel.send_replace(service);
-        }
-    }
-}
-
-impl Inner {
-    fn step(&self, input: Input) -> Result<Vec<Effect>> {
-        step(&mut self.shared.lock().state, input, &self.config)
-    }
-
-    /// Takes in what the store shows, and publishes it.
-    pub(super) fn observe(&self, input: Input) {
-        let mut shared = self.shared.lock();
-        let effects = step(&mut shared.state, input, &self.config).unwrap_or_default();
-        for effect in effects {
-            if let Effect::Publish(service) = effect {
-                shared.publish(service);
-            }
-        }
-        self.applied.send_replace(shared.state.revision());
-    }
-
-    /// What the entry says, if this version can read it.
-    pub(super) fn read(&self, entry: &Entry) -> Option<Instance> {
-        let (_, service, id) = keys::parse(&entry.key)?;
-        let instance = model::decode((service, id), &entry.value, entry.revision, entry.lease)?;
-        Some(instance.shared(&mut self.texts.lock()))
-    }
-
-    pub(super) fn applied(&self) -> watch::Receiver<Revision> {
-        self.applied.subscribe()
-    }
-
-    pub(super) fn listing_with_cursor(&self) -> (Listing, u64) {
-        let shared = self.shared.lock();
-        (shared.state.listing(), shared.state.cursor())
-    }
-
-    pub(super) fn changed_since(&self, cursor: u64) -> Option<(Vec<Arc<Service>>, u64)> {
-        let shared = self.shared.lock();
-        Some((shared.state.changed_since(cursor)?, shared.state.cursor()))
-    }
-
-    pub(super) fn watch(&self, name: &ServiceId) -> watch::Receiver<Arc<Service>> {
-        let mut shared = self.shared.lock();
-        if let Some(channel) = shared.channels.get(name) {
-            return channel.subscribe();
-        }
-        if shared.channels.len() >= shared.prune_at {
-            shared
-                .channels
-                .retain(|_, channel| channel.receiver_count() > 0);
-            shared.prune_at = 64.max(2 * shared.channels.len());
-        }
-        let channel = watch::Sender::new(shared.state.service(name));
-        let receiver = channel.subscribe();
-        shared.channels.insert(name.clone(), channel);
-        receiver
-    }
-
-    /// Waits until this node's readers see `revision`; not for ever, for the write has happened.
-    async fn visible(&self, revision: Revision) -> bool {
-        let mut applied = self.applied.subscribe();
-        tokio::select! {
-            biased;
-            seen = applied.wait_for(|applied| *applied >= revision) => seen.is_ok(),
-            () = self.clock.sleep(self.config.visible_within) => {
-                tracing::warn!(revision, "a write is not visible yet; the registry's watch is behind");
-                false
-            }
-        }
-    }
-
-    /// Reads the instance from the store and waits until readers see that state of it.
-    async fn catch_up(&self, service: &ServiceId, id: &InstanceId) -> Result<Found> {
-        let (instance, beat) = (keys::instance(service, id), keys::beat(service, id));
-        let (instance, beat) = tokio::try_join!(
-            self.within("get", self.kv.get(&instance)),
-            self.within("get", self.kv.get(&beat)),
-        )?;
-        let Some(entry) = instance else {
-            return Ok(Found::Nothing);
-        };
-        let Some(instance) = self.read(&entry) else {
-            return Ok(Found::Nothing);
-        };
-        let owes = instance.ttl.is_some() && !instance.attached;
-        match beat {
-            None if owes && !instance.persistent => Ok(Found::Nothing),
-            None if owes => {
-                self.visible(entry.revision).await;
-                Ok(Found::Silent(Box::new(instance)))
-            }
-            beat => {
-                let beat = beat.map_or(0, |beat| beat.revision);
-                match self.visible(entry.revision.max(beat)).await {
-                    true => Ok(Found::Seen),
-                    false => Err(error::behind()),
-                }
-            }
-        }
-    }
-
-    /// Lets the heartbeats of a persistent instance begin again. `None` when it changed meanwhile.
-    async fn awaken(&self, mut instance: Box<Instance>) -> Result<Option<Duration>> {
-        instance.lease = self.grant_for(&instance).await?;
-        let (Some(lease), Some(ttl)) = (instance.lease, instance.ttl) else {
-            return Ok(None);
-        };
-        let beat = keys::beat(&instance.service, &instance.id);
-        let conditions = vec![
-            Condition::KeyAt(
-                keys::instance(&instance.service, &instance.id),
-                instance.revision,
-            ),
-            Condition::Absent(beat.clone()),
-        ];
-        let write = Write::Put {
-            key: beat,
-            value: Bytes::new(),
-            lease: Some(lease),
-        };
-        let commit = self.kv.commit(conditions, vec![write]);
-        match self.within("heartbeat", commit).await? {
-            Outcome::Committed(revision) => {
-                self.visible(revision).await;
-                Ok(Some(ttl))
-            }
-            Outcome::Conflict(_) => Ok(None),
-        }
-    }
-
-    /// Deregisters those that have been dead for too long, for ever.
-    async fn reap(&self) {
-        loop {
-            // Not all nodes at the same moment: whoever is first does it for all.
-            let spread = rand::random_range(0.8..1.2);
-            self.clock.sleep(TICK.mul_f64(spread)).await;
-            let effects = self
-                .step(Input::Tick(self.clock.monotonic()))
-                .unwrap_or_default();
-            let reaped = effects.into_iter().filter_map(|effect| match effect {
-                Effect::Reap(instance) => Some(self.reap_one(instance)),
-                _ => None,
-            });
-            let mut reaped = futures_util::stream::iter(reaped).buffer_unordered(REAPS_AT_ONCE);
-            while let Some(outcome) = reaped.next().await {
-                match outcome {
-                    Ok(true) => {
-                        self.counters.reaped.fetch_add(1, Relaxed);
-                    }
-                    Ok(false) => {}
-                    Err(error) => {
-                        tracing::debug!(error = error.detail(), "a dead instance stays for now");
-                    }
-                }
-            }
-        }
-    }
-
-    async fn reap_one(&self, instance: Arc<Instance>) -> Result<bool> {
-        let Instance { service, id, .. } = instance.as_ref();
-        let mut conditions = vec![Condition::KeyAt(
-            keys::instance(service, id),
-            instance.revision,
-        )];
-        if !instance.alive {
-            conditions.push(Condition::Absent(keys::beat(service, id)));
-        }
-        let reaped = self.remove(&instance, conditions).await?;
-        if reaped {
-            tracing::info!(%service, instance = %id, "deregistered, for it has been dead for long");
-        }
-        Ok(reaped)
-    }
-
-    async fn keep_alive(&self, service: &ServiceId, id: &InstanceId) -> Result<Duration> {
-        match self
-            .step(Input::Heartbeat(service.clone(), id.clone()))?
-            .pop()
-        {
-            Some(Effect::KeepAlive(lease)) => {
-                self.within("keep-alive", self.kv.keep_alive(lease)).await
-            }
-            _ => Ok(self.config.default_ttl),
-        }
-    }
-
-    async fn grant_for(&self, instance: &Instance) -> Result<Option<LeaseId>> {
-        match instance.ttl {
-            Some(ttl) => self.within("grant", self.kv.grant(ttl)).await.map(Some),
-            None => Ok(None),
-        }
-    }
-
-    /// Stores the instance under a lease, its own or another, that has its full TTL.
-    async fn store_alive(
-        &self,
-        instance: &mut Instance,
-        expected: Option<Revision>,
-    ) -> Result<Outcome> {
-        let key = keys::instance(&instance.service, &instance.id);
-        let conditions = expected
-            .map(|at| Condition::KeyAt(key, at))
-            .into_iter()
-            .collect();
-        let held = instance
-            .lease
-            .or_else(|| instance.ttl.and_then(|ttl| self.spares.take(ttl)));
-        let Some(lease) = held else {
-            instance.lease = self.grant_for(instance).await?;
-            return self.store(instance, conditions, true).await;
-        };
-        instance.lease = Some(lease);
-        // Side by side: with a remote store this too is one round trip.
-        let (outcome, renewed) = tokio::join!(
-            self.store(instance, conditions, true),
-            self.within("keep-alive", self.kv.keep_alive(lease)),
-        );
-        renewed?;
-        outcome
-    }
-
-    /// Deletes it if the conditions hold, and waits until readers no longer see it.
-    async fn remove(&self, known: &Instance, conditions: Vec<Condition>) -> Result<bool> {
-        self.remove_keys(&known.service, &known.id, conditions)
-            .await
-    }
-
-    async fn remove_keys(
-        &self,
-        service: &ServiceId,
-        id: &InstanceId,
-        conditions: Vec<Condition>,
-    ) -> Result<bool> {
-        let keys = [keys::instance(service, id), keys::beat(service, id)];
-        let deletes = keys.map(|key| Write::Delete { key });
-        let commit = self.kv.commit(conditions, deletes.into());
-        match self.within("deregister", commit).await? {
-            Outcome::Committed(revision) => {
-                self.visible(revision).await;
-                Ok(true)
-            }
-            Outcome::Conflict(_) => Ok(false),
-        }
-    }
-
-    /// Writes the instance; with its heartbeats, when it is registered and not just changed.
-    async fn store(
-        &self,
-        instance: &Instance,
-        conditions: Vec<Condition>,
-        registers: bool,
-    ) -> Result<Outcome> {
-        let Instance { service, id, .. } = instance;
-        let mut writes = vec![Write::Put {
-            key: keys::instance(service, id),
-            value: model::encode(instance),
-            lease: instance.lease.filter(|_| instance.attached),
-        }];
-        let beat = keys::beat(service, id);
-        match instance.lease {
-            _ if !registers => {}
-            None => writes.push(Write::Delete { key: beat }),
-            lease => writes.push(Write::Put {
-                key: beat,
-                value: Bytes::new(),
-                lease,
-            }),
-        }
-        self.within("store", self.kv.commit(conditions, writes))
-            .await
-    }
-
-    /// Bounds the time that the store may take.
-    pub(super) async fn within<T>(
-        &self,
-        what: &str,
-        request: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
-        tokio::select! {
-            biased;
-            outcome = request => outcome,
-            () = self.clock.sleep(self.config.store_timeout) => {
-                Err(error::timeout(what, self.config.store_timeout))
-            }
-        }
-    }
-}
-
-fn committed(outcome: Outcome) -> Result<Revision> {
-    match outcome {
-        Outcome::Committed(revision) => Ok(revision),
-        Outcome::Conflict(_) => unreachable!("without conditions there is no conflict"),
     }
 }

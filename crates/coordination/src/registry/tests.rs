@@ -443,6 +443,133 @@ async fn an_operators_word_survives_registering_again() {
     assert_eq!(up.unwrap().effective(), Status::Up);
 }
 
+#[tokio::test]
+async fn reads_say_when_they_are_stale() {
+    let setup = Setup::new();
+    let other = setup.another();
+    let (behind, writer) = (setup.start().await, other.start().await);
+    pass(&setup, 20).await;
+    assert_eq!(behind.stale(), None, "nothing happened is not stale");
+    assert_eq!(behind.newest().await.unwrap(), 0);
+
+    setup.kv.held.send_replace(true);
+    writer
+        .register(registration("orders", "orders-1"))
+        .await
+        .unwrap();
+    for _ in 0..7 {
+        pass(&setup, 1).await;
+        writer
+            .heartbeat(&name("orders"), &id("orders-1"))
+            .await
+            .unwrap();
+    }
+    assert!(
+        behind
+            .stale()
+            .is_some_and(|age| age >= Duration::from_secs(5))
+    );
+    assert_eq!(writer.stale(), None);
+    assert!(behind.service(&name("orders")).instances.is_empty());
+    let (newest, ()) = tokio::join!(behind.newest(), async {
+        setup.manual.advance(Duration::from_secs(2));
+        settle().await;
+    });
+    assert_eq!(newest.unwrap_err().code(), "registry.behind");
+
+    setup.kv.held.send_replace(false);
+    let newest = behind.newest().await.unwrap();
+    assert_eq!(behind.service(&name("orders")).revision, newest);
+    assert_eq!(behind.stale(), None);
+    // Commits of others are none of the registry's.
+    let write = Write::Put {
+        key: "other".into(),
+        value: "".into(),
+        lease: None,
+    };
+    setup
+        .kv
+        .commit(vec![], vec![write])
+        .await
+        .map(drop)
+        .unwrap();
+    assert_eq!(behind.newest().await.unwrap(), newest);
+}
+
+#[tokio::test]
+async fn a_list_is_waited_for() {
+    let setup = Setup::new();
+    let registry = setup.start().await;
+    let first = registry
+        .register(registration("orders", "orders-1"))
+        .await
+        .unwrap();
+    let (orders, carts) = (name("orders"), name("carts"));
+    let long = Duration::from_secs(60);
+    let now = registry.changed(&orders, 0, long).await;
+    assert_eq!(now.revision, first.instance.revision);
+    let unknown = registry.service(&carts).revision;
+    // Others' changes do not end the wait.
+    let waiting = registry.changed(&carts, unknown, long);
+    let (carts, ()) = tokio::join!(waiting, async {
+        settle().await;
+        for instance in ["orders-2", "orders-3"] {
+            registry
+                .register(registration("orders", instance))
+                .await
+                .unwrap();
+        }
+        registry
+            .register(registration("carts", "carts-1"))
+            .await
+            .unwrap();
+    });
+    assert_eq!(carts.instances.len(), 1);
+    let soon = Duration::from_millis(1);
+    let none = registry.changed(&name("carts"), carts.revision, soon).await;
+    assert_eq!(none, carts);
+    let listing = registry.list_in(&default_namespace());
+    assert_eq!(listing.services.len(), 2);
+    registry
+        .any_changed(listing.revision - 1, Duration::from_secs(60))
+        .await;
+}
+
+#[tokio::test]
+async fn namespaces_are_apart() {
+    let setup = Setup::new();
+    let registry = setup.start().await;
+    let space = Name::new("team-a").unwrap();
+    let theirs = ServiceId::new(space.clone(), Name::new("orders").unwrap());
+    let elsewhere = Registration {
+        service: theirs.clone(),
+        ..registration("orders", "orders-1")
+    };
+    registry
+        .register(registration("orders", "orders-1"))
+        .await
+        .unwrap();
+    let (mut watcher, present) = registry.watch_in(space.clone());
+    assert!(present.is_empty());
+    registry
+        .register(registration("orders", "orders-2"))
+        .await
+        .unwrap();
+    registry.register(elsewhere).await.unwrap();
+    let seen = watcher.next().await.unwrap();
+    assert_eq!(seen.len(), 1);
+    assert_eq!((&seen[0].id, seen[0].instances.len()), (&theirs, 1));
+    assert_eq!(watcher.revision(), seen[0].revision);
+    assert!(registry.remembers(watcher.revision()).await);
+    assert_eq!(ids(&registry.service(&theirs)), ["orders-1"]);
+    assert_eq!(registry.list_in(&space).services.len(), 1);
+    assert_eq!(registry.list().services.len(), 2);
+    assert_eq!(registry.find(&space, &id("orders-1")).len(), 1);
+    assert_eq!(registry.find(&space, &id("orders-2")).len(), 0);
+    registry.deregister(&theirs, &id("orders-1")).await.unwrap();
+    assert_eq!(registry.service(&name("orders")).instances.len(), 2);
+}
+
 /// As versions before 0.2 wrote them: the instance itself goes with its lease.
 #[tokio::test]
 async fn instances_of_an_earlier_version_live_on() {

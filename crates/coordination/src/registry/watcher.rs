@@ -4,18 +4,23 @@ use std::{
 };
 
 use futures_util::future::select_all;
-use sinew_core::Result;
+use sinew_core::{Name, Result};
+use sinew_engine::kv::Revision;
 use tokio::sync::watch;
 
-use super::{Service, ServiceId, error, service::Inner};
+use super::{Service, ServiceId, error, inner::Inner};
 
 /// Follows all services, or some. It remembers only how far it has come, so a slow reader holds no
 /// memory and gets, at each call, the newest list of each service that changed since its last.
-pub struct Watcher(Scope);
+pub struct Watcher {
+    inner: Weak<Inner>,
+    scope: Scope,
+    revision: Revision,
+}
 
 enum Scope {
     All {
-        inner: Weak<Inner>,
+        namespace: Option<Name>,
         cursor: u64,
         applied: watch::Receiver<u64>,
     },
@@ -24,30 +29,49 @@ enum Scope {
 }
 
 impl Watcher {
-    pub(super) fn all(inner: &Arc<Inner>) -> (Self, Vec<Arc<Service>>) {
+    pub(super) fn all(inner: &Arc<Inner>, namespace: Option<Name>) -> (Self, Vec<Arc<Service>>) {
         let applied = inner.applied();
-        let (listing, cursor) = inner.listing_with_cursor();
-        (
-            Self(Scope::All {
-                inner: Arc::downgrade(inner),
-                cursor,
-                applied,
-            }),
-            listing.services,
-        )
+        let shared = inner.shared.lock();
+        let listing = shared.state.listing(namespace.as_ref());
+        let scope = Scope::All {
+            namespace,
+            cursor: shared.state.cursor(),
+            applied,
+        };
+        drop(shared);
+        let watcher = Self {
+            inner: Arc::downgrade(inner),
+            scope,
+            revision: listing.revision,
+        };
+        (watcher, listing.services)
     }
 
-    pub(super) fn some(inner: &Inner, names: Vec<ServiceId>) -> (Self, Vec<Arc<Service>>) {
+    pub(super) fn some(inner: &Arc<Inner>, names: Vec<ServiceId>) -> (Self, Vec<Arc<Service>>) {
         let mut receivers = BTreeMap::new();
         for name in names {
             let receiver = inner.watch(&name);
             receivers.insert(name, receiver);
         }
+        // Lists are published under this lock: together they are one state.
+        let shared = inner.shared.lock();
         let services = receivers
             .values_mut()
             .map(|receiver| receiver.borrow_and_update().clone())
             .collect();
-        (Self(Scope::Some(receivers)), services)
+        let revision = shared.state.revision();
+        drop(shared);
+        let watcher = Self {
+            inner: Arc::downgrade(inner),
+            scope: Scope::Some(receivers),
+            revision,
+        };
+        (watcher, services)
+    }
+
+    /// Whoever has everything that this watcher has given has everything up to this revision.
+    pub fn revision(&self) -> Revision {
+        self.revision
     }
 
     /// The newest lists of the services that changed; waits for a change. Cancel safe.
@@ -55,20 +79,22 @@ impl Watcher {
     /// `registry.watch_lagged` (OutOfRange) when not all that went meanwhile is remembered any more,
     /// `registry.stopped` (Unavailable) at the end of the registry.
     pub async fn next(&mut self) -> Result<Vec<Arc<Service>>> {
-        match &mut self.0 {
+        match &mut self.scope {
             Scope::All {
-                inner,
+                namespace,
                 cursor,
                 applied,
             } => loop {
                 // Marked as seen before the read, so that a change after the read wakes us.
                 applied.borrow_and_update();
-                let inner = inner.upgrade().ok_or_else(error::stopped)?;
-                let (services, newest) = inner
-                    .changed_since(*cursor)
-                    .ok_or_else(error::watch_lagged)?;
+                let inner = self.inner.upgrade().ok_or_else(error::stopped)?;
+                let (changed, newest, revision) = inner.changed_since(*cursor);
                 drop(inner);
-                *cursor = newest;
+                let mut services = changed.ok_or_else(error::watch_lagged)?;
+                (*cursor, self.revision) = (newest, revision);
+                if let Some(namespace) = namespace {
+                    services.retain(|service| service.id.namespace == *namespace);
+                }
                 if !services.is_empty() {
                     return Ok(services);
                 }
@@ -81,6 +107,9 @@ impl Watcher {
                     .map(|receiver| Box::pin(receiver.changed()));
                 let (outcome, woken, _) = select_all(waits).await;
                 outcome.map_err(|_| error::stopped())?;
+                let inner = self.inner.upgrade().ok_or_else(error::stopped)?;
+                let shared = inner.shared.lock();
+                self.revision = shared.state.revision();
                 // Waiting marked the one that woke us as seen; the others still say so themselves.
                 Ok(receivers
                     .values_mut()

@@ -1,7 +1,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use proptest::prelude::*;
-use sinew_core::Name;
 
 use super::*;
 use crate::registry::Status;
@@ -249,7 +248,7 @@ proptest! {
                 prop_assert!(old.is_none_or(|old| old.revision <= service.revision));
             }
             prop_assert!(before <= state.revision());
-            let listing = state.listing();
+            let listing = state.listing(None);
             let total: usize = listing.services.iter().map(|service| service.instances.len()).sum();
             prop_assert_eq!((total, listing.services.len()), (state.instances(), state.services()));
             let panics = listing.services.iter().filter(|service| service.panic).count();
@@ -258,7 +257,7 @@ proptest! {
 
         let truth = store.lists();
         let shown: BTreeMap<ServiceId, (bool, Vec<Instance>)> =
-            state.listing().services.iter().map(|s| (s.id.clone(), plain(s))).collect();
+            state.listing(None).services.iter().map(|s| (s.id.clone(), plain(s))).collect();
         prop_assert_eq!(&shown, &truth);
         for seen in [published, view] {
             let seen: BTreeMap<ServiceId, (bool, Vec<Instance>)> = seen

@@ -29,6 +29,8 @@ mod over_tls {
 mod backends;
 #[path = "gateway/balancing.rs"]
 mod balancing;
+#[path = "gateway/corpus.rs"]
+mod corpus;
 #[path = "gateway/failover.rs"]
 mod failover;
 #[path = "gateway/forwarding.rs"]

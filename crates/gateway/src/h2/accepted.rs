@@ -76,7 +76,7 @@ impl Accepted {
         head: &Parts,
         mut body: RecvStream,
     ) -> Result<StreamHead, Fault> {
-        if head.headers.contains_key(header::CONTENT_LENGTH) {
+        if declares_body(head) {
             let framing = if body.is_end_stream() {
                 Framing::None
             } else {
@@ -141,6 +141,16 @@ impl Accepted {
             Some(self.allowance.clone()),
         ));
         Ok(length)
+    }
+}
+
+/// Whether the head says that a body follows, and how long it is. Of none that is declared the end
+/// has to be seen too: data behind it would make the request malformed, and it must not pass.
+fn declares_body(head: &Parts) -> bool {
+    let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
+    match (lengths.next(), lengths.next()) {
+        (Some(length), None) => length.as_bytes().iter().any(|digit| *digit != b'0'),
+        (length, _) => length.is_some(),
     }
 }
 

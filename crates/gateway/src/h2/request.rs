@@ -66,7 +66,9 @@ pub(super) fn render(head: &Parts, framing: Framing) -> Result<Vec<u8>, Fault> {
     to.extend_from_slice(b" HTTP/1.1\r\n");
     push_field("host", authority, &mut to);
     for (name, value) in &head.headers {
-        if name != header::HOST && name != header::COOKIE {
+        let ours = name == header::CONTENT_LENGTH
+            && matches!(framing, Framing::Length(_) | Framing::Chunked);
+        if name != header::HOST && name != header::COOKIE && !ours {
             push_field(name.as_str(), value.as_bytes(), &mut to);
         }
     }

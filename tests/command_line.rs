@@ -90,6 +90,55 @@ async fn services_routes_and_status_are_shown_to_people_and_programs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn top_shows_what_the_gateway_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let mut node = Program::start(&[
+        "serve",
+        "--data",
+        data,
+        "--gateway",
+        "127.0.0.1:0",
+        "--control",
+        "127.0.0.1:0",
+    ]);
+    let file = folder.path().join("endpoints.json");
+    let endpoints = node
+        .wait_for("endpoints.json", || std::fs::read_to_string(&file).ok())
+        .await;
+    let endpoints: Value = serde_json::from_str(&endpoints).unwrap();
+    let url = format!("{}/nothing", endpoints["gateway"].as_str().unwrap());
+
+    let mut top = Program::start(&["top", "--json", "--interval", "200ms", "--data", data]);
+    let asking = tokio::spawn(async move {
+        loop {
+            http("GET", &url, &[], None).await;
+        }
+    });
+    let views = top.lines(|line| line.starts_with('{'));
+    let busy = || {
+        let views = views();
+        let mut views = views.iter().map(|line| serde_json::from_str(line).unwrap());
+        views.find(|view: &Value| view["gateway"]["rate"].as_f64().unwrap() > 0.0)
+    };
+    let view = top.wait_for("requests", busy).await;
+    let route = &view["routes"][0];
+    assert_eq!(route["route"], "(none)", "{view:#}");
+    assert_eq!(route["rate"], route["rate_4xx"], "{view:#}");
+    assert!(route["p99_ms"].as_f64().unwrap() > 0.0, "{view:#}");
+    asking.abort();
+
+    let ended = sinew(&["top", "--once", "--interval", "100ms", "--data", data]).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    assert!(ended.out.starts_with("requests  "), "{}", ended.out);
+    assert!(!ended.out.contains('\u{1b}'), "{:?}", ended.out);
+
+    node.kill_9().await;
+    let ended = sinew(&["top", "--once", "--data", data]).await;
+    assert_eq!(ended.code, Some(5), "{}", ended.err);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_node_there_is_code_5() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().to_str().unwrap();

@@ -10,3 +10,4 @@ pub(crate) mod serve;
 pub(crate) mod services;
 pub(crate) mod shop;
 pub(crate) mod status;
+pub(crate) mod top;

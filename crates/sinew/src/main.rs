@@ -39,6 +39,8 @@ enum Command {
     Routes(commands::routes::Args),
     /// Show how the node is doing.
     Status(commands::status::Args),
+    /// Watch what the gateway does: rates, errors and latencies of routes and upstreams.
+    Top(commands::top::Args),
     /// Back up the key-value store of a running node into a folder.
     Backup(commands::backup::Args),
     /// Bring backups back into a new data folder or an empty engine.
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Command::Services(args) => commands::services::run(&args),
         Command::Routes(args) => commands::routes::run(&args),
         Command::Status(args) => commands::status::run(&args),
+        Command::Top(args) => commands::top::run(&args),
         Command::Backup(args) => commands::backup::run(&args),
         Command::Restore(args) => commands::restore::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),

@@ -8,6 +8,11 @@ pub(crate) fn moment(millis: u64) -> String {
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}Z")
 }
 
+/// This moment.
+pub(crate) fn now() -> String {
+    moment(sinew_core::Clock::system().now().as_millis())
+}
+
 /// Days since 1970 as a date of the Gregorian calendar: Howard Hinnant, "chrono-Compatible Low-Level
 /// Date Algorithms" (`civil_from_days`), for days that are not before 1970.
 fn civil(days: u64) -> (u64, u64, u64) {

@@ -7,6 +7,7 @@
 //! Parts (`--only`): `peers`, the embedded store beside others; `layers`, the stores over etcd and PostgreSQL beside
 //! clients of those that do the same; `watch`; `open`.
 
+mod bound;
 mod external;
 mod peers;
 mod stores;
@@ -61,7 +62,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let conditions = format!(
         "{keys} keys of 40 B and values of 200 B to begin with ({FEW_KEYS} for layers over etcd and PostgreSQL); a transaction \
-         checks 1 or 2 keys and puts 2 to 4, durable before the answer; {}; committers, keys; the log alone gets records of the same size",
+         checks 1 or 2 keys and puts 2 to 4, durable before the answer; {}; committers, keys; own log + map checks and writes the \
+         same in a map in memory, and the log alone gets records of the same size",
         plan.text(),
     );
     report::print("kv", &conditions, &figures, options)
@@ -74,6 +76,7 @@ async fn peers(folder: &Path, plan: &Plan, keys: u64, figures: &mut Vec<Figure>)
         Arc::new(peers::Redb::open(&folder.join("redb"))?),
         Arc::new(peers::Sqlite::open(&folder.join("sqlite"))?),
         Arc::new(external::Etcd::start(4).await?),
+        Arc::new(bound::Bound::open(&folder.join("bound"))?),
         Arc::new(LogOnly::open(&folder.join("log"))?),
     ];
     for store in &stores {

@@ -16,17 +16,17 @@ const GROUP: usize = 2048;
 const TABLE: TableDefinition<&[u8], &[u8]> = TableDefinition::new("entries");
 
 type Answer = oneshot::Sender<bool>;
-type Queue = mpsc::Sender<(Transaction, Answer)>;
+pub(super) type Queue = mpsc::Sender<(Transaction, Answer)>;
 
 /// Starts the thread: `write` gets what waits, and tells of each transaction whether it was written.
-fn writer(
-    mut write: impl FnMut(&[(Transaction, Answer)]) -> Result<Vec<bool>> + Send + 'static,
+pub(super) fn writer(
+    mut write: impl FnMut(&mut [(Transaction, Answer)]) -> Result<Vec<bool>> + Send + 'static,
 ) -> Queue {
     let (queue, mut waiting) = mpsc::channel(2 * GROUP);
     thread::spawn(move || {
         let mut group = Vec::new();
         while waiting.blocking_recv_many(&mut group, GROUP) > 0 {
-            match write(&group) {
+            match write(&mut group) {
                 Ok(written) => {
                     for ((_, answer), written) in group.drain(..).zip(written) {
                         let _ = answer.send(written);
@@ -42,7 +42,7 @@ fn writer(
     queue
 }
 
-async fn ask(queue: &Queue, transaction: Transaction) -> Result<()> {
+pub(super) async fn ask(queue: &Queue, transaction: Transaction) -> Result<()> {
     let (answer, answered) = oneshot::channel();
     let sent = queue.send((transaction, answer)).await;
     sent.ok().context("its writer has ended")?;
@@ -71,7 +71,7 @@ impl Redb {
             let mut answers = Vec::new();
             {
                 let mut table = transaction.open_table(TABLE)?;
-                for (one, _) in group {
+                for (one, _) in &*group {
                     let mut holds = true;
                     for (key, there) in &one.checks {
                         holds &= table.get(&key[..])?.is_some() == *there;
@@ -135,7 +135,7 @@ impl Sqlite {
         let queue = writer(move |group| {
             writing.execute_batch("BEGIN IMMEDIATE")?;
             let mut answers = Vec::new();
-            for (one, _) in group {
+            for (one, _) in &*group {
                 let mut check = writing.prepare_cached("SELECT 1 FROM entries WHERE key = ?1")?;
                 let mut put =
                     writing.prepare_cached("INSERT OR REPLACE INTO entries VALUES (?1, ?2)")?;

@@ -111,7 +111,7 @@ impl Store for OverKv {
     }
 }
 
-/// The bound: the log that Sinew's store lies on, and nothing else.
+/// The log that Sinew's store lies on, and nothing else: no conditions, no index.
 pub(crate) struct LogOnly(Log);
 
 impl LogOnly {

@@ -62,7 +62,7 @@ use tokio::sync::watch;
 pub use checkpoint::Checkpoint;
 pub use fatal::FailedSync;
 pub use options::Options;
-pub(crate) use owned::{OwnedLog, Releaser};
+pub use owned::{OwnedLog, Releaser};
 pub use reader::Reader;
 pub use recovery::Recovery;
 pub(crate) use repair::write as write_log;

@@ -14,7 +14,7 @@ use crate::storage::Storage;
 /// A log that its owner writes on a thread of its own: for whoever has to order the records anyway,
 /// without a second queue and a second thread in between. Otherwise as [`Log`](super::Log).
 #[derive(Debug)]
-pub(crate) struct OwnedLog {
+pub struct OwnedLog {
     writer: Writer,
     releaser: Releaser,
     recovery: Recovery,
@@ -23,17 +23,14 @@ pub(crate) struct OwnedLog {
 
 /// What lets go of old records, from any thread.
 #[derive(Clone, Debug)]
-pub(crate) struct Releaser {
+pub struct Releaser {
     segments: Arc<Segments>,
     pool: Arc<Pool>,
 }
 
 impl OwnedLog {
-    pub(crate) fn open(
-        storage: Arc<dyn Storage>,
-        folder: &Path,
-        options: &Options,
-    ) -> Result<Self> {
+    /// Opens the log in `folder`, or makes one there, as [`Log::open`](super::Log::open) does.
+    pub fn open(storage: Arc<dyn Storage>, folder: &Path, options: &Options) -> Result<Self> {
         let Opened {
             segments,
             pool,
@@ -59,7 +56,7 @@ impl OwnedLog {
     /// Writes a record; it is durable when this answers its number. After an error nothing was
     /// written, unless the error is `log.failed`. With `makes_room` it may use what is kept back
     /// for what leads to room being made.
-    pub(crate) fn append(&mut self, payload: &[u8], makes_room: bool) -> Result<Sequence> {
+    pub fn append(&mut self, payload: &[u8], makes_room: bool) -> Result<Sequence> {
         match self.writer.stage(payload, makes_room)? {
             Staged::Yes(appended) => {
                 self.writer.commit()?;
@@ -70,27 +67,29 @@ impl OwnedLog {
     }
 
     /// What opening it found.
-    pub(crate) fn recovery(&self) -> Recovery {
+    pub fn recovery(&self) -> Recovery {
         self.recovery
     }
 
     /// The sequence number that the next record will get.
-    pub(crate) fn next(&self) -> Sequence {
+    pub fn next(&self) -> Sequence {
         self.releaser.segments.end().next
     }
 
-    pub(crate) fn reader(&self, from: Sequence) -> Result<Reader> {
+    /// Reads from record `from` on, as [`Log::reader`](super::Log::reader) does.
+    pub fn reader(&self, from: Sequence) -> Result<Reader> {
         Reader::new(Arc::clone(&self.releaser.segments), from)
     }
 
-    pub(crate) fn releaser(&self) -> Releaser {
+    /// What lets go of its records.
+    pub fn releaser(&self) -> Releaser {
         self.releaser.clone()
     }
 }
 
 impl Releaser {
     /// As [`Log::release`](super::Log::release).
-    pub(crate) fn release(&self, before: Sequence) -> Result<usize> {
+    pub fn release(&self, before: Sequence) -> Result<usize> {
         let removed = self.segments.release(before)?;
         if removed > 0 {
             self.pool.room_was_made();

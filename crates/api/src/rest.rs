@@ -9,6 +9,7 @@ mod node;
 mod openapi;
 mod problem;
 mod routes;
+mod selection;
 mod services;
 mod watch;
 
@@ -32,8 +33,8 @@ use axum::{
 use bytes::Bytes;
 use serde_json::Value;
 use sinew_coordination::registry::Registry;
-use sinew_core::{Drain, Name, Result};
-use tokio::sync::{Semaphore, mpsc};
+use sinew_core::{Drain, Error, Kind, Name, Result, Retry};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 pub use auth::Tokens;
 pub use openapi::document as openapi_document;
@@ -42,7 +43,7 @@ use auth::Scope;
 
 /// How long a request may take until its response begins.
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// Watches at once.
+/// Watches, and reads that wait for a change, at once.
 const WATCHES: usize = 1024;
 
 /// What the API needs to know of the node that it is an edge of.
@@ -128,7 +129,9 @@ impl Api {
             .route("/v1/services/{service}", get(services::one))
             .route(
                 "/v1/services/{service}/instances/{id}",
-                put(instances::register).delete(instances::deregister),
+                get(services::instance)
+                    .put(instances::register)
+                    .delete(instances::deregister),
             )
             .route(
                 "/v1/services/{service}/instances/{id}/heartbeat",
@@ -137,6 +140,10 @@ impl Api {
             .route(
                 "/v1/services/{service}/instances/{id}/status",
                 put(instances::set_status),
+            )
+            .route(
+                "/v1/services/{service}/instances/{id}/checks/{check}",
+                put(instances::report),
             )
             .route("/v1/watch/services", get(watch::services))
             .method_not_allowed_fallback(problem::method_not_allowed)
@@ -148,6 +155,10 @@ impl Api {
             .route("/v1/routes/versions", get(routes::versions))
             .route("/v1/routes/versions/{version}", get(routes::version))
             .route("/v1/routes/{name}", put(routes::set).delete(routes::delete))
+            .route(
+                "/v1/services/{service}/instances/{id}/override",
+                put(instances::set_override).delete(instances::take_back_override),
+            )
             .route("/v1/status", get(node::status))
             .route("/v1/backup", get(node::backup))
             .method_not_allowed_fallback(problem::method_not_allowed)
@@ -166,6 +177,18 @@ impl Api {
             .fallback(problem::not_found)
             .layer(middleware::from_fn_with_state(self.clone(), around))
             .with_state(self)
+    }
+
+    /// The right to one of the watches that may be open at once.
+    fn watch_permit(&self) -> Result<OwnedSemaphorePermit> {
+        self.0.watches.clone().try_acquire_owned().map_err(|_| {
+            Error::new(
+                Kind::ResourceExhausted,
+                "api.watches_exhausted",
+                format!("{WATCHES} watches are open, which is the limit"),
+            )
+            .with_retry(Retry::After(Duration::from_secs(5)))
+        })
     }
 
     fn metrics(&self, text: &mut String) {
@@ -202,6 +225,30 @@ impl Api {
                 stats.departures,
             ),
             (
+                "critical",
+                "gauge",
+                "Listed instances that are critical.",
+                stats.critical as u64,
+            ),
+            (
+                "panics",
+                "gauge",
+                "Services so many of whose instances are critical that this is not believed.",
+                stats.panics as u64,
+            ),
+            (
+                "reaped_total",
+                "counter",
+                "Instances that this node deregistered because they were dead for too long.",
+                stats.reaped,
+            ),
+            (
+                "stale_milliseconds",
+                "gauge",
+                "For how long this node has not been in step with its store; 0 while it is.",
+                self.0.registry.stale().map_or(0, model::millis),
+            ),
+            (
                 "relists_total",
                 "counter",
                 "Times that all was listed anew.",
@@ -235,9 +282,10 @@ impl Api {
 
 /// Around every request: a time limit, and the count of responses.
 async fn around(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let response = match tokio::time::timeout(TIMEOUT, next.run(request)).await {
+    let limit = TIMEOUT + selection::patience(request.uri().query());
+    let response = match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => problem::timeout(TIMEOUT).into_response(),
+        Err(_) => problem::timeout(limit).into_response(),
     };
     let class = usize::from(response.status().as_u16() / 100).min(5);
     api.0.responses[class].fetch_add(1, Relaxed);

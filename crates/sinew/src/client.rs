@@ -80,6 +80,24 @@ impl Target {
         })
     }
 
+    /// Sends a request whose answer says nothing.
+    pub(crate) fn tell(&self, ask: &Ask<'_>) -> Result<()> {
+        let url = match &self.url {
+            Some(url) => url.clone(),
+            None => Endpoints::read(&self.data()?)?.control,
+        };
+        let token = self.token()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            tokio::time::timeout(TIMEOUT, send(&url, ask, &token))
+                .await
+                .map_err(|_| unreachable(&url, "it did not answer in time"))??;
+            Ok(())
+        })
+    }
+
     /// Asks the node for `path` and hands the chunks of the answer on as they come. Each has to come in time.
     pub(crate) fn download(
         &self,

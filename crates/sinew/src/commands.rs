@@ -2,6 +2,7 @@
 
 pub(crate) mod backup;
 pub(crate) mod inspect;
+pub(crate) mod instances;
 pub(crate) mod repair;
 pub(crate) mod restore;
 pub(crate) mod routes;

@@ -35,6 +35,8 @@ enum Command {
     Serve(commands::serve::Args),
     /// List the registered services and their instances.
     Services(commands::services::Args),
+    /// List, register and change single instances of services.
+    Instances(commands::instances::Args),
     /// List the gateway's routes in the order they are tried, and change those that are stored.
     Routes(commands::routes::Args),
     /// Show how the node is doing.
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Serve(args) => commands::serve::run(args),
         Command::Services(args) => commands::services::run(&args),
+        Command::Instances(args) => commands::instances::run(&args),
         Command::Routes(args) => commands::routes::run(&args),
         Command::Status(args) => commands::status::run(&args),
         Command::Top(args) => commands::top::run(&args),

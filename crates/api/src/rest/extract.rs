@@ -11,7 +11,7 @@ use serde_json::Value;
 use sinew_coordination::registry::ServiceId;
 use sinew_core::{Error, InstanceId, Kind, Name};
 
-use super::problem::Refusal;
+use super::{problem::Refusal, selection};
 
 /// The longest body. The largest valid registration has 64 pairs of metadata, 72 KiB.
 const BODY_BYTES: usize = 256 * 1024;
@@ -19,10 +19,7 @@ const BODY_BYTES: usize = 256 * 1024;
 /// The longest routes. The stored document may have 4 MiB without its blanks.
 const ROUTES_BYTES: usize = 8 * 1024 * 1024;
 
-/// `{service}` of the path.
-pub(super) struct ServicePath(pub(super) ServiceId);
-
-/// `{service}` and `{id}` of the path.
+/// `{service}` and `{id}` of the path, with the namespace of the query.
 pub(super) struct InstancePath(pub(super) ServiceId, pub(super) InstanceId);
 
 /// A JSON body.
@@ -37,17 +34,6 @@ pub(super) struct RoutesBody(pub(super) Value);
 /// The version in `If-Match`, if there is one.
 pub(super) struct Expected(pub(super) Option<u64>);
 
-impl<S: Send + Sync> FromRequestParts<S> for ServicePath {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
-        let Path(service) = Path::<String>::from_request_parts(parts, state)
-            .await
-            .map_err(bad_path)?;
-        Ok(Self(Name::new(&service)?.into()))
-    }
-}
-
 impl<S: Send + Sync> FromRequestParts<S> for InstancePath {
     type Rejection = Refusal;
 
@@ -55,8 +41,31 @@ impl<S: Send + Sync> FromRequestParts<S> for InstancePath {
         let Path((service, id)) = Path::<(String, String)>::from_request_parts(parts, state)
             .await
             .map_err(bad_path)?;
-        Ok(Self(Name::new(&service)?.into(), InstanceId::new(&id)?))
+        instance(parts, &service, &id)
     }
+}
+
+/// `{service}`, `{id}` and `{check}` of the path, with the namespace of the query.
+pub(super) struct CheckPath(
+    pub(super) ServiceId,
+    pub(super) InstanceId,
+    pub(super) String,
+);
+
+impl<S: Send + Sync> FromRequestParts<S> for CheckPath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let path = Path::<(String, String, String)>::from_request_parts(parts, state).await;
+        let Path((service, id, check)) = path.map_err(bad_path)?;
+        let InstancePath(service, id) = instance(parts, &service, &id)?;
+        Ok(Self(service, id, check))
+    }
+}
+
+fn instance(parts: &Parts, service: &str, id: &str) -> Result<InstancePath, Refusal> {
+    let service = ServiceId::new(selection::namespace(parts)?, Name::new(service)?);
+    Ok(InstancePath(service, InstanceId::new(id)?))
 }
 
 /// The query of the URL.

@@ -1,11 +1,12 @@
 //! What instances say of themselves.
 
 use axum::{Json, extract::State, http::StatusCode};
+use sinew_coordination::registry::Edit;
 
 use super::{
     Api,
-    extract::{InstancePath, JsonBody},
-    model::{self, Heartbeat, Instance, Registration, StatusChange},
+    extract::{CheckPath, InstancePath, JsonBody},
+    model::{self, CheckReport, Heartbeat, Instance, Registration, StatusChange},
     problem::Refusal,
 };
 
@@ -18,6 +19,7 @@ use super::{
     params(
         ("service" = String, Path, description = "The service's name"),
         ("id" = String, Path, description = "The instance's id"),
+        ("namespace" = Option<String>, Query, description = "The service's namespace; `default` when absent"),
     ),
     request_body = Registration,
     responses(
@@ -41,7 +43,7 @@ pub(super) async fn register(
     } else {
         StatusCode::OK
     };
-    Ok((status, Json(Instance::from(registered.instance.as_ref()))))
+    Ok((status, Json(Instance::alone(&registered.instance))))
 }
 
 /// Give an instance its full time to live again.
@@ -52,6 +54,7 @@ pub(super) async fn register(
     params(
         ("service" = String, Path, description = "The service's name"),
         ("id" = String, Path, description = "The instance's id"),
+        ("namespace" = Option<String>, Query, description = "The service's namespace; `default` when absent"),
     ),
     responses(
         (status = 200, description = "It stays", body = Heartbeat),
@@ -68,12 +71,13 @@ pub(super) async fn heartbeat(
     }))
 }
 
-/// Set whether an instance takes requests.
+/// Set what an instance says of whether it takes requests.
 #[utoipa::path(
     put, path = "/v1/services/{service}/instances/{id}/status", tag = "registry",
     params(
         ("service" = String, Path, description = "The service's name"),
         ("id" = String, Path, description = "The instance's id"),
+        ("namespace" = Option<String>, Query, description = "The service's namespace; `default` when absent"),
     ),
     request_body = StatusChange,
     responses(
@@ -91,7 +95,80 @@ pub(super) async fn set_status(
         .registry
         .set_status(&service, &id, change.status.into())
         .await?;
-    Ok(Json(Instance::from(instance.as_ref())))
+    Ok(Json(Instance::alone(&instance)))
+}
+
+/// Say instead of the instance whether it takes requests, as for maintenance.
+///
+/// This counts until it is taken back, also when the instance registers again.
+#[utoipa::path(
+    put, path = "/v1/services/{service}/instances/{id}/override", tag = "registry",
+    params(
+        ("service" = String, Path, description = "The service's name"),
+        ("id" = String, Path, description = "The instance's id"),
+        ("namespace" = Option<String>, Query, description = "The service's namespace; `default` when absent"),
+    ),
+    request_body = StatusChange,
+    responses(
+        (status = 200, description = "As it stands now", body = Instance),
+        (status = 404, description = "It is not registered", body = model::Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn set_override(
+    State(api): State<Api>,
+    InstancePath(service, id): InstancePath,
+    JsonBody(change): JsonBody<StatusChange>,
+) -> Result<Json<Instance>, Refusal> {
+    let edit = Edit::Override(Some(change.status.into()));
+    let instance = api.0.registry.edit(&service, &id, edit).await?;
+    Ok(Json(Instance::alone(&instance)))
+}
+
+/// Let the instance's own word count again.
+#[utoipa::path(
+    delete, path = "/v1/services/{service}/instances/{id}/override", tag = "registry",
+    params(
+        ("service" = String, Path, description = "The service's name"),
+        ("id" = String, Path, description = "The instance's id"),
+        ("namespace" = Option<String>, Query, description = "The service's namespace; `default` when absent"),
+    ),
+    responses(
+        (status = 200, description = "As it stands now", body = Instance),
+        (status = 404, description = "It is not registered", body = model::Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn take_back_override(
+    State(api): State<Api>,
+    InstancePath(service, id): InstancePath,
+) -> Result<Json<Instance>, Refusal> {
+    let edit = Edit::Override(None);
+    let instance = api.0.registry.edit(&service, &id, edit).await?;
+    Ok(Json(Instance::alone(&instance)))
+}
+
+/// Report what a check saw. A check that the instance does not have changes nothing.
+#[utoipa::path(
+    put, path = "/v1/services/{service}/instances/{id}/checks/{check}", tag = "registry",
+    params(
+        ("service" = String, Path, description = "The service's name"),
+        ("id" = String, Path, description = "The instance's id"),
+        ("check" = String, Path, description = "The check's id"),
+        ("namespace" = Option<String>, Query, description = "The service's namespace; `default` when absent"),
+    ),
+    request_body = CheckReport,
+    responses(
+        (status = 200, description = "As it stands now", body = Instance),
+        (status = 404, description = "It is not registered", body = model::Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn report(
+    State(api): State<Api>,
+    CheckPath(service, id, check): CheckPath,
+    JsonBody(report): JsonBody<CheckReport>,
+) -> Result<Json<Instance>, Refusal> {
+    let edit = Edit::Report(check.into(), report.health.into(), report.output);
+    let instance = api.0.registry.edit(&service, &id, edit).await?;
+    Ok(Json(Instance::alone(&instance)))
 }
 
 /// Take an instance out. It may be gone already.
@@ -100,6 +177,7 @@ pub(super) async fn set_status(
     params(
         ("service" = String, Path, description = "The service's name"),
         ("id" = String, Path, description = "The instance's id"),
+        ("namespace" = Option<String>, Query, description = "The service's namespace; `default` when absent"),
     ),
     responses((status = 204, description = "It is not registered any more")),
 )]

@@ -1,121 +1,23 @@
 //! What goes over the wire. Kept apart from the blocks' own types, so that neither change moves the
 //! other; `openapi.json` shows every change of these in review.
 
+mod registry;
 mod routes;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use sinew_coordination::registry::{self, ServiceId};
-use sinew_core::{Error, InstanceId, Kind, Result};
 use utoipa::ToSchema;
 
+pub(super) use registry::millis;
+pub use registry::{
+    Check, CheckKind, CheckReport, Heartbeat, Instance, InstanceHealth, InstanceStatus,
+    ListedService, Port, Registration, Service, Services, StatusChange, Written,
+};
 pub use routes::{
     Difference, FieldChange, ListedRoute, RouteChange, RouteSource, Routes, RoutesCheck,
     RoutesDocument, RoutesFailure, RoutesStatus, RoutesVersion, RoutesVersions, RoutesWritten,
 };
-
-/// Whether an instance takes requests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum InstanceStatus {
-    /// It takes requests.
-    #[default]
-    Up,
-    /// It finishes what it has and takes nothing new.
-    Draining,
-    /// It is known not to work.
-    Down,
-    /// An operator took it out.
-    OutOfService,
-}
-
-/// What a service says of one of its instances when it registers it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Registration {
-    /// An IP address or a host name where the instance can be reached.
-    #[schema(max_length = 253, example = "127.0.0.1")]
-    pub address: String,
-    /// Its port.
-    #[schema(minimum = 1, maximum = 65535, example = 41234)]
-    pub port: u16,
-    /// How long it stays without a heartbeat; 1000 to 600000, 10000 when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1000, maximum = 600_000)]
-    pub ttl_ms: Option<u64>,
-    /// Whether it takes requests; `up` when absent.
-    #[serde(default)]
-    pub status: InstanceStatus,
-    /// Anything: up to 64 pairs, keys to 128 bytes, values to 1024.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub metadata: BTreeMap<String, String>,
-}
-
-/// A registered instance.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Instance {
-    /// Its service.
-    pub service: String,
-    /// Its id, unique within the service.
-    pub id: String,
-    /// An IP address or a host name.
-    pub address: String,
-    /// Its port.
-    pub port: u16,
-    /// Whether it takes requests.
-    pub status: InstanceStatus,
-    /// What it says of itself.
-    pub metadata: BTreeMap<String, String>,
-    /// How long it stays without a heartbeat.
-    pub ttl_ms: u64,
-    /// The store's revision that last changed it.
-    pub revision: u64,
-}
-
-/// The list of one service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Service {
-    /// The store's revision of which this is the list.
-    pub revision: u64,
-    /// The service.
-    pub name: String,
-    /// Its instances in the order of their ids.
-    pub instances: Vec<Instance>,
-}
-
-/// A service within the list of all.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ListedService {
-    /// The service.
-    pub name: String,
-    /// Its instances in the order of their ids.
-    pub instances: Vec<Instance>,
-}
-
-/// All services that have instances.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Services {
-    /// The store's revision of which this is the list.
-    pub revision: u64,
-    /// The services in the order of their names.
-    pub services: Vec<ListedService>,
-}
-
-/// The answer to a heartbeat.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Heartbeat {
-    /// How long the instance stays from now on without another.
-    pub ttl_ms: u64,
-}
-
-/// A new status for an instance.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct StatusChange {
-    /// Whether it takes requests.
-    pub status: InstanceStatus,
-}
 
 /// One route of the gateway. Times and sizes are written with their units (`15s`, `1MiB`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -439,94 +341,4 @@ pub(super) struct Problem {
     kind: String,
     /// When to try again, if the server can tell.
     retry_after_ms: Option<u64>,
-}
-
-impl Registration {
-    pub(super) fn of(self, service: ServiceId, id: InstanceId) -> Result<registry::Registration> {
-        if self.port == 0 {
-            return Err(Error::new(
-                Kind::InvalidArgument,
-                "registry.address_invalid",
-                "port 0 cannot be reached; use 1 to 65535",
-            ));
-        }
-        Ok(registry::Registration {
-            status: self.status.into(),
-            metadata: self.metadata,
-            ttl: self.ttl_ms.map(Duration::from_millis),
-            ..registry::Registration::new(service, id, self.address, self.port)
-        })
-    }
-}
-
-impl From<&registry::Instance> for Instance {
-    fn from(instance: &registry::Instance) -> Self {
-        Self {
-            service: instance.service.name.to_string(),
-            id: instance.id.to_string(),
-            address: instance.address.to_string(),
-            port: instance.port,
-            status: instance.effective().into(),
-            metadata: instance.metadata.to_map(),
-            ttl_ms: instance.ttl.map_or(0, millis),
-            revision: instance.revision,
-        }
-    }
-}
-
-impl From<&registry::Service> for Service {
-    fn from(service: &registry::Service) -> Self {
-        Self {
-            revision: service.revision,
-            name: service.id.name.to_string(),
-            instances: instances(service),
-        }
-    }
-}
-
-impl From<registry::Listing> for Services {
-    fn from(listing: registry::Listing) -> Self {
-        let services = listing.services.iter().map(|service| ListedService {
-            name: service.id.name.to_string(),
-            instances: instances(service),
-        });
-        Self {
-            revision: listing.revision,
-            services: services.collect(),
-        }
-    }
-}
-
-fn instances(service: &registry::Service) -> Vec<Instance> {
-    service
-        .instances
-        .iter()
-        .map(|instance| Instance::from(instance.as_ref()))
-        .collect()
-}
-
-impl From<registry::Status> for InstanceStatus {
-    fn from(status: registry::Status) -> Self {
-        match status {
-            registry::Status::Up => Self::Up,
-            registry::Status::Draining => Self::Draining,
-            registry::Status::Down => Self::Down,
-            registry::Status::OutOfService => Self::OutOfService,
-        }
-    }
-}
-
-impl From<InstanceStatus> for registry::Status {
-    fn from(status: InstanceStatus) -> Self {
-        match status {
-            InstanceStatus::Up => Self::Up,
-            InstanceStatus::Draining => Self::Draining,
-            InstanceStatus::Down => Self::Down,
-            InstanceStatus::OutOfService => Self::OutOfService,
-        }
-    }
-}
-
-pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

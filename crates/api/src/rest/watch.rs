@@ -8,20 +8,21 @@ use std::{
 
 use axum::{
     body::Body,
-    extract::{RawQuery, State},
+    extract::State,
     http::header,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use futures_util::stream;
-use sinew_coordination::registry::{self, Watcher};
-use sinew_core::{Drain, Error, Kind, Name, Retry};
-use tokio::sync::OwnedSemaphorePermit;
+use sinew_coordination::registry::{self, ServiceId, Watcher};
+use sinew_core::{Drain, Error, Kind, Name};
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use super::{
     Api,
     model::{self, Service},
     problem::Refusal,
+    selection::{Selection, WatchQuery},
 };
 
 /// A silent watch says this often that it is still there.
@@ -29,15 +30,28 @@ const ALIVE_EVERY: Duration = Duration::from_secs(5);
 /// How many services one watch may ask for.
 const SERVICES: usize = 256;
 
+/// A reader that did not take an event within this time is too slow to be worth its place.
+const SLOW: Duration = Duration::from_secs(30);
+
 /// Follow services.
 ///
 /// `text/event-stream`: first one `service` event for each asked service (or, when none is asked
 /// for, for each that there is) with its whole list, then one `synced` event; after that a `service` event with
 /// the whole list whenever it changes, an empty one when the last instance goes. Slow readers get
-/// the newest list, not each in between. A comment every 5 seconds shows that the watch lives.
+/// the newest list, not each in between; one that takes nothing for half a minute gets an `end` event
+/// with the reason, and no more. A comment every 5 seconds shows that the watch lives.
+///
+/// Whoever has got an event with an id has everything up to that revision. With `since` (or the header
+/// `Last-Event-ID`) the watch goes on from there: only lists that changed since then come before
+/// `synced`. If the node cannot tell any more what changed, it says so with a `reset` event, and the
+/// whole lists follow.
 #[utoipa::path(
     get, path = "/v1/watch/services", tag = "registry",
-    params(("service" = Option<Vec<String>>, Query, description = "A service to follow; may be repeated; all when absent")),
+    params(
+        ("service" = Option<Vec<String>>, Query, description = "A service to follow; may be repeated; all when absent"),
+        ("namespace" = Option<String>, Query, description = "The namespace; `default` when absent, `*` for all services of all of them"),
+        ("since" = Option<u64>, Query, description = "The revision up to which everything is known"),
+    ),
     responses(
         (status = 200, description = "The events", body = Service, content_type = "text/event-stream"),
         (status = 429, description = "Too many watches", body = model::Problem, content_type = "application/problem+json"),
@@ -45,26 +59,37 @@ const SERVICES: usize = 256;
 )]
 pub(super) async fn services(
     State(api): State<Api>,
-    RawQuery(query): RawQuery,
+    WatchQuery(selection): WatchQuery,
 ) -> Result<Response, Refusal> {
-    let names = names(query.as_deref().unwrap_or_default())?;
-    let permit = api.0.watches.clone().try_acquire_owned().map_err(|_| {
-        Error::new(
-            Kind::ResourceExhausted,
-            "api.watches_exhausted",
-            format!("{} watches are open, which is the limit", super::WATCHES),
-        )
-        .with_retry(Retry::After(Duration::from_secs(5)))
-    })?;
+    let permit = api.watch_permit()?;
     let registry = &api.0.registry;
-    let (watcher, present) = match names.is_empty() {
-        true => registry.watch_all(),
-        false => registry.watch_some(names.iter().map(Into::into).collect()),
+    let names = names(&selection)?;
+    let mut reset = false;
+    let mut resumed = None;
+    if let Some(since) = selection.since {
+        resumed = registry
+            .watch_since(selection.namespace.clone(), since)
+            .await;
+        reset = resumed.is_none();
+    }
+    let (watcher, present) = match (resumed, names.is_empty(), &selection.namespace) {
+        (Some(resumed), true, _) => resumed,
+        (Some(_), false, _) => {
+            let (watcher, mut present) = registry.watch_some(names);
+            present.retain(|service| Some(service.revision) > selection.since);
+            (watcher, present)
+        }
+        (None, false, _) => registry.watch_some(names),
+        (None, true, Some(namespace)) => registry.watch_in(namespace.clone()),
+        (None, true, None) => registry.watch_all(),
     };
     let feed = Feed {
         watcher,
         queue: present.into(),
+        reset,
         synced: false,
+        given: Instant::now(),
+        ended: false,
         drain: api.0.drain.clone(),
         _permit: permit,
     };
@@ -86,66 +111,97 @@ pub(super) async fn services(
 struct Feed {
     watcher: Watcher,
     queue: VecDeque<Arc<registry::Service>>,
+    /// The reader asked to go on from where nobody can.
+    reset: bool,
     synced: bool,
+    /// When the last event was taken.
+    given: Instant,
+    ended: bool,
     drain: Drain,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Feed {
     async fn next(&mut self) -> Option<Bytes> {
+        if self.ended {
+            return None;
+        }
+        if self.given.elapsed() > SLOW {
+            let message = format!("nothing was read for {} s", SLOW.as_secs());
+            let slow = Error::new(Kind::ResourceExhausted, "registry.watch_slow", message);
+            return Some(self.end(&slow));
+        }
+        let event = self.event().await;
+        self.given = Instant::now();
+        event
+    }
+
+    async fn event(&mut self) -> Option<Bytes> {
         loop {
+            if std::mem::take(&mut self.reset) {
+                return Some(Bytes::from_static(b"event: reset\ndata: {}\n\n"));
+            }
             if let Some(service) = self.queue.pop_front() {
-                return Some(event(&service));
+                // Of several lists that changed, whoever has the last has all.
+                let last = self.synced && self.queue.is_empty();
+                return Some(event(&service, last.then(|| self.watcher.revision())));
             }
             if !self.synced {
                 self.synced = true;
-                return Some(Bytes::from_static(b"event: synced\ndata: {}\n\n"));
+                let revision = self.watcher.revision();
+                return Some(format!("event: synced\nid: {revision}\ndata: {{}}\n\n").into());
             }
             tokio::select! {
                 biased;
                 () = self.drain.wait() => return None,
-                // The end of the stream: the client connects again and gets the whole lists.
-                changed = self.watcher.next() => self.queue.extend(changed.ok()?),
+                changed = self.watcher.next() => match changed {
+                    Ok(changed) => self.queue.extend(changed),
+                    Err(error) => return Some(self.end(&error)),
+                },
                 () = tokio::time::sleep(ALIVE_EVERY) => {
                     return Some(Bytes::from_static(b": alive\n\n"));
                 }
             }
         }
     }
+
+    /// The last event, which says why. The client connects again and goes on from where it was.
+    fn end(&mut self, error: &Error) -> Bytes {
+        self.ended = true;
+        let mut text = b"event: end\ndata: ".to_vec();
+        serde_json::to_writer(&mut text, &error.problem()).expect("plain data serialises");
+        text.extend_from_slice(b"\n\n");
+        text.into()
+    }
 }
 
-fn event(service: &registry::Service) -> Bytes {
-    let mut text = format!("event: service\nid: {}\ndata: ", service.revision).into_bytes();
+fn event(service: &registry::Service, id: Option<u64>) -> Bytes {
+    let mut text = b"event: service\n".to_vec();
+    if let Some(id) = id {
+        text.extend_from_slice(format!("id: {id}\n").as_bytes());
+    }
+    text.extend_from_slice(b"data: ");
     // JSON has no line breaks of its own, so it fits one `data` line.
-    serde_json::to_writer(&mut text, &Service::from(service)).expect("plain data serialises");
+    let list = Service::of(service, |_| true);
+    serde_json::to_writer(&mut text, &list).expect("plain data serialises");
     text.extend_from_slice(b"\n\n");
     text.into()
 }
 
-/// The values of `service=…&service=…`. Names need no escaping, so a value with `%` is no name.
-fn names(query: &str) -> Result<BTreeSet<Name>, Error> {
-    let mut names = BTreeSet::new();
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        match pair.split_once('=') {
-            Some(("service", name)) => names.insert(Name::new(name)?),
-            _ => {
-                let pair: String = pair.chars().take(64).collect();
-                return Err(query_invalid(format!(
-                    "{pair:?} is no parameter of a watch; use service=NAME"
-                )));
-            }
-        };
-        if names.len() > SERVICES {
-            return Err(query_invalid(format!(
-                "one watch follows at most {SERVICES} services; leave them out to follow all"
-            )));
-        }
+/// The services that are named, each once.
+fn names(selection: &Selection) -> Result<Vec<ServiceId>, Error> {
+    let names: BTreeSet<&Name> = selection.services.iter().collect();
+    if names.len() > SERVICES {
+        return Err(Error::new(
+            Kind::InvalidArgument,
+            "api.query_invalid",
+            format!("one watch follows at most {SERVICES} services; leave them out to follow all"),
+        ));
     }
-    Ok(names)
-}
-
-fn query_invalid(message: String) -> Error {
-    Error::new(Kind::InvalidArgument, "api.query_invalid", message)
+    let ids = names
+        .into_iter()
+        .map(|name| selection.service(name.clone()));
+    ids.collect()
 }
 
 #[cfg(test)]

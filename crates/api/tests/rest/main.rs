@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod client;
+mod registry;
 mod routes;
 
 use std::sync::Arc;
@@ -124,7 +125,8 @@ async fn the_life_of_an_instance() {
     let revision = created.json["revision"].as_u64().unwrap();
     let mut expected = json!({
         "service": "orders", "id": "orders-1", "address": "127.0.0.1", "port": 41234,
-        "status": "up", "metadata": {"zone": "a"}, "ttl_ms": 10000, "revision": revision,
+        "status": "up", "health": "passing", "zone": "a", "metadata": {"zone": "a"},
+        "ttl_ms": 10000, "revision": revision,
     });
     assert_eq!(created.json, expected);
     let list = client.get("/v1/services").await.json;
@@ -334,7 +336,7 @@ async fn a_watch_begins_with_everything_and_follows_changes() {
     );
     let listed = node.service.get("/v1/services/orders").await.json;
     assert_eq!(first[1].data, listed, "an event is the list of its service");
-    assert_eq!(first[1].id, listed["revision"].to_string());
+    assert_eq!(first[1].id, "", "whoever has it has not yet everything");
     assert_eq!(all.next().await.event, "synced");
 
     let mut some = Events::open(
@@ -403,11 +405,12 @@ async fn the_description_is_the_committed_one_and_true() {
     let node = start().await;
     let document: Value = serde_json::from_str(&document).unwrap();
     let paths = document["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 17);
+    assert_eq!(paths.len(), 19);
     for (path, methods) in paths {
         let path = path
             .replace("{service}", "orders")
             .replace("{id}", "orders-1")
+            .replace("{check}", "alive")
             .replace("{name}", "orders")
             .replace("{version}", "1");
         for method in methods.as_object().unwrap().keys() {

@@ -252,6 +252,16 @@ impl State {
         }
     }
 
+    /// What changed after a revision, the ends of services too.
+    pub(super) fn since(&self, namespace: Option<&Name>, revision: Revision) -> Vec<Arc<Service>> {
+        let all = self.services.values().map(|slot| &slot.service);
+        let wanted = |service: &&Arc<Service>| {
+            let here = namespace.is_none_or(|namespace| service.id.namespace == *namespace);
+            here && service.revision > revision
+        };
+        all.filter(wanted).cloned().collect()
+    }
+
     /// Where a watcher that has just read the listing begins.
     pub(super) fn cursor(&self) -> u64 {
         self.last_change

@@ -289,12 +289,12 @@ impl Registry {
 
     /// Follows all services. The present lists come with it.
     pub fn watch_all(&self) -> (Watcher, Vec<Arc<Service>>) {
-        Watcher::all(&self.0.inner, None)
+        Watcher::all(&self.0.inner, None, None)
     }
 
     /// Follows the services of one namespace. The present lists come with it.
     pub fn watch_in(&self, namespace: Name) -> (Watcher, Vec<Arc<Service>>) {
-        Watcher::all(&self.0.inner, Some(namespace))
+        Watcher::all(&self.0.inner, Some(namespace), None)
     }
 
     /// Follows these services. The present lists, empty ones too, come with it.
@@ -302,11 +302,18 @@ impl Registry {
         Watcher::some(&self.0.inner, names)
     }
 
-    /// Whether a watcher that has everything up to `revision` may go on from there: nothing of what
-    /// changed since is forgotten. Waits a little for this node to come that far.
-    pub async fn remembers(&self, revision: Revision) -> bool {
+    /// Follows all services, or those of one namespace, for somebody who has everything up to `since`.
+    /// What changed after that comes with it, the ends of services too. `None` when not all of that is
+    /// remembered, or this node does not come that far in a little while.
+    pub async fn watch_since(
+        &self,
+        namespace: Option<Name>,
+        since: Revision,
+    ) -> Option<(Watcher, Vec<Arc<Service>>)> {
         let inner = &self.0.inner;
-        inner.visible(revision).await && revision >= inner.shared.lock().state.floor()
+        let there = inner.visible(since).await;
+        let watch = Watcher::all(inner, namespace, Some(since));
+        (there && since >= inner.shared.lock().state.floor()).then_some(watch)
     }
 
     /// Stops following the store, before the store is closed. Readers keep the last lists.

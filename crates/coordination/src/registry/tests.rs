@@ -560,7 +560,12 @@ async fn namespaces_are_apart() {
     assert_eq!(seen.len(), 1);
     assert_eq!((&seen[0].id, seen[0].instances.len()), (&theirs, 1));
     assert_eq!(watcher.revision(), seen[0].revision);
-    assert!(registry.remembers(watcher.revision()).await);
+    let resumed = registry
+        .watch_since(Some(space.clone()), watcher.revision())
+        .await;
+    assert!(resumed.is_some_and(|(_, changed)| changed.is_empty()));
+    let resumed = registry.watch_since(None, seen[0].revision - 1).await;
+    assert_eq!(resumed.unwrap().1, seen);
     assert_eq!(ids(&registry.service(&theirs)), ["orders-1"]);
     assert_eq!(registry.list_in(&space).services.len(), 1);
     assert_eq!(registry.list().services.len(), 2);

@@ -29,10 +29,19 @@ enum Scope {
 }
 
 impl Watcher {
-    pub(super) fn all(inner: &Arc<Inner>, namespace: Option<Name>) -> (Self, Vec<Arc<Service>>) {
+    /// With the lists that changed after `since`, or with all.
+    pub(super) fn all(
+        inner: &Arc<Inner>,
+        namespace: Option<Name>,
+        since: Option<Revision>,
+    ) -> (Self, Vec<Arc<Service>>) {
         let applied = inner.applied();
         let shared = inner.shared.lock();
-        let listing = shared.state.listing(namespace.as_ref());
+        let present = match since {
+            Some(since) => shared.state.since(namespace.as_ref(), since),
+            None => shared.state.listing(namespace.as_ref()).services,
+        };
+        let revision = shared.state.revision();
         let scope = Scope::All {
             namespace,
             cursor: shared.state.cursor(),
@@ -42,9 +51,9 @@ impl Watcher {
         let watcher = Self {
             inner: Arc::downgrade(inner),
             scope,
-            revision: listing.revision,
+            revision,
         };
-        (watcher, listing.services)
+        (watcher, present)
     }
 
     pub(super) fn some(inner: &Arc<Inner>, names: Vec<ServiceId>) -> (Self, Vec<Arc<Service>>) {

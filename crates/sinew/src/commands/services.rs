@@ -1,72 +1,164 @@
+//! `sinew services`: who is registered.
+
 use std::process::ExitCode;
 
-use sinew_node::model::{Instance, InstanceStatus, Services};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use sinew_node::model::{ListedService, Service, Services};
 
-use crate::{client::Target, table};
+use super::instances::{Output, Where, table_of};
+use crate::table;
 
 /// `sinew services`.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
-    /// Print JSON, as the control API answers it
-    #[arg(long)]
-    json: bool,
+    #[command(subcommand)]
+    action: Option<Action>,
     #[command(flatten)]
-    target: Target,
+    list: ListArgs,
+}
+
+#[derive(clap::Subcommand)]
+enum Action {
+    /// List the services and their instances.
+    // Its `--version` is another one.
+    #[command(disable_version_flag = true)]
+    List(ListArgs),
+    /// Show one service.
+    #[command(disable_version_flag = true)]
+    Show(ShowArgs),
+}
+
+/// `sinew services list`.
+#[derive(clap::Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    conditions: Conditions,
+    /// The namespace; '*' for all of them
+    #[arg(long, default_value = "default", value_name = "NAME")]
+    namespace: String,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// `sinew services show`.
+#[derive(clap::Args)]
+pub(crate) struct ShowArgs {
+    /// The service
+    service: String,
+    #[command(flatten)]
+    conditions: Conditions,
+    #[command(flatten)]
+    place: Where,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Which instances are wanted.
+#[derive(clap::Args)]
+pub(super) struct Conditions {
+    /// Only those of this status: up, draining, down, out_of_service
+    #[arg(long, value_name = "STATUS")]
+    status: Vec<String>,
+    /// Only those of this health: passing, unknown, warning, critical
+    #[arg(long, value_name = "HEALTH")]
+    health: Vec<String>,
+    /// Only those in this zone
+    #[arg(long, value_name = "ZONE")]
+    zone: Vec<String>,
+    /// Only those of this version
+    #[arg(long = "of-version", value_name = "VERSION")]
+    version: Vec<String>,
+    /// Only those with this in their metadata
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    metadata: Vec<String>,
+    /// Wait until the node shows everything that has happened
+    #[arg(long)]
+    consistent: bool,
+}
+
+impl Conditions {
+    /// As parameters of a query that already has some.
+    pub(super) fn query(&self) -> String {
+        let mut query = String::new();
+        for (key, values) in [
+            ("status", &self.status),
+            ("health", &self.health),
+            ("zone", &self.zone),
+            ("version", &self.version),
+            ("metadata", &self.metadata),
+        ] {
+            for value in values {
+                let value = utf8_percent_encode(value, NON_ALPHANUMERIC);
+                query.push_str(&format!("&{key}={value}"));
+            }
+        }
+        if self.consistent {
+            query.push_str("&consistent=true");
+        }
+        query
+    }
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let services: Services = args.target.get("/v1/services")?;
-    if args.json {
+    match &args.action {
+        None => list(&args.list),
+        Some(Action::List(args)) => list(args),
+        Some(Action::Show(args)) => show(args),
+    }
+}
+
+/// Also `sinew instances list`.
+pub(super) fn list(args: &ListArgs) -> anyhow::Result<ExitCode> {
+    let namespace = utf8_percent_encode(&args.namespace, NON_ALPHANUMERIC);
+    let path = format!(
+        "/v1/services?namespace={namespace}{}",
+        args.conditions.query()
+    );
+    let services: Services = args.output.target.get(&path)?;
+    if args.output.json {
         table::print(&format!("{}\n", serde_json::to_string_pretty(&services)?))?;
     } else if services.services.is_empty() {
         table::print("no service is registered\n")?;
     } else {
-        table::print(&render(&services))?;
+        table::print(&render(&services.services))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn render(services: &Services) -> String {
-    let instances = services
-        .services
-        .iter()
-        .flat_map(|service| &service.instances);
-    let rows: Vec<_> = instances.map(row).collect();
-    table::render(
-        [
-            "SERVICE", "INSTANCE", "ADDRESS", "STATUS", "TTL", "METADATA",
-        ],
-        &rows,
-    )
-}
-
-fn row(instance: &Instance) -> [String; 6] {
-    let metadata = instance
-        .metadata
-        .iter()
-        .map(|(key, value)| format!("{key}={value}"));
-    // An IPv6 address needs brackets before a port.
-    let address = match instance.address.contains(':') {
-        true => format!("[{}]:{}", instance.address, instance.port),
-        false => format!("{}:{}", instance.address, instance.port),
-    };
-    [
-        instance.service.clone(),
-        instance.id.clone(),
-        address,
-        status(instance.status).to_owned(),
-        format!("{}s", instance.ttl_ms.div_ceil(1000)),
-        table::one_line(&metadata.collect::<Vec<_>>().join(" ")),
-    ]
-}
-
-fn status(status: InstanceStatus) -> &'static str {
-    match status {
-        InstanceStatus::Up => "up",
-        InstanceStatus::Draining => "draining",
-        InstanceStatus::Down => "down",
-        InstanceStatus::OutOfService => "out of service",
+fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
+    let query = format!("{}{}", args.place.query(), args.conditions.query());
+    let path = format!(
+        "/v1/services/{}{query}",
+        super::instances::part(&args.service)
+    );
+    let service: Service = args.output.target.get(&path)?;
+    if args.output.json {
+        table::print(&format!("{}\n", serde_json::to_string_pretty(&service)?))?;
+    } else if service.instances.is_empty() {
+        table::print("it has no such instances\n")?;
+    } else {
+        let service = ListedService {
+            namespace: service.namespace,
+            name: service.name,
+            panic: service.panic,
+            instances: service.instances,
+        };
+        table::print(&render(&[service]))?;
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn render(services: &[ListedService]) -> String {
+    let instances = services.iter().flat_map(|service| &service.instances);
+    let mut text = table_of(instances);
+    for service in services.iter().filter(|service| service.panic) {
+        text.push_str(&format!(
+            "\n{} is in panic: most of its instances are critical, which is not believed; they count as up\n",
+            service.name
+        ));
+    }
+    text
 }
 
 #[cfg(test)]
@@ -76,15 +168,16 @@ mod tests {
     #[test]
     fn one_line_for_each_instance() {
         let services: Services = serde_json::from_str(
-            r#"{"revision":9,"services":[{"name":"carts","instances":[{"service":"carts",
-            "id":"carts-1","address":"::1","port":80,"status":"out_of_service",
+            r#"{"revision":9,"services":[{"name":"carts","panic":true,"instances":[{"service":"carts",
+            "id":"carts-1","address":"::1","port":80,"status":"out_of_service","health":"critical",
             "metadata":{"zone":"a","note":"x\u001b[31m\ny"},"ttl_ms":10000,"revision":9}]}]}"#,
         )
         .unwrap();
         assert_eq!(
-            render(&services),
-            "SERVICE  INSTANCE  ADDRESS   STATUS          TTL  METADATA\n\
-             carts    carts-1   [::1]:80  out of service  10s  note=x\u{fffd}[31m\u{fffd}y zone=a\n"
+            render(&services.services),
+            "SERVICE  INSTANCE  ADDRESS   STATUS          HEALTH    TTL  METADATA\n\
+             carts    carts-1   [::1]:80  out of service  critical  10s  note=x\u{fffd}[31m\u{fffd}y zone=a\n\
+             \ncarts is in panic: most of its instances are critical, which is not believed; they count as up\n"
         );
     }
 }

@@ -14,7 +14,10 @@ async fn feed() -> (Registry, Feed) {
     let feed = Feed {
         watcher,
         queue: present.into(),
+        reset: false,
         synced: false,
+        given: Instant::now(),
+        ended: false,
         drain: Drain::new(),
         _permit: permit,
     };
@@ -32,7 +35,7 @@ async fn a_silent_watch_shows_that_it_lives() {
     let (_registry, mut feed) = feed().await;
     assert_eq!(
         next(&mut feed).await.unwrap(),
-        "event: synced\ndata: {}\n\n"
+        "event: synced\nid: 0\ndata: {}\n\n"
     );
     // Paused time jumps to the next deadline when nothing else happens.
     assert_eq!(next(&mut feed).await.unwrap(), ": alive\n\n");
@@ -55,23 +58,39 @@ async fn a_slow_reader_gets_the_newest_list_once() {
     assert_eq!(event.matches("\"id\":").count(), 20, "{event}");
     assert!(feed.queue.is_empty());
     drop(registry);
+    let end = next(&mut feed).await.unwrap();
+    assert!(end.contains("registry.stopped"), "{end}");
+    assert_eq!(next(&mut feed).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_takes_nothing_is_told_why_it_ends() {
+    let (_registry, mut feed) = feed().await;
+    next(&mut feed).await;
+    tokio::time::advance(SLOW + Duration::from_secs(1)).await;
+    let end = next(&mut feed).await.unwrap();
+    assert!(end.starts_with("event: end\ndata: {"), "{end}");
+    assert!(end.contains("registry.watch_slow"), "{end}");
     assert_eq!(next(&mut feed).await, None);
 }
 
 #[test]
-fn queries_name_services() {
-    let parsed = names("service=a&service=b&service=a&").unwrap();
-    assert_eq!(
-        parsed.iter().map(Name::as_str).collect::<Vec<_>>(),
-        ["a", "b"]
-    );
-    assert!(names("").unwrap().is_empty());
-    let many: Vec<_> = (0..=SERVICES).map(|n| format!("service=s{n}")).collect();
-    assert_eq!(
-        names(&many.join("&")).unwrap_err().code(),
-        "api.query_invalid"
-    );
-    for bad in ["services=a", "service", "a"] {
-        assert_eq!(names(bad).unwrap_err().code(), "api.query_invalid", "{bad}");
-    }
+fn a_watch_names_services_once_and_not_too_many() {
+    let selection = |namespace: &str, services: Vec<String>| {
+        let mut pairs = vec![("namespace".to_owned(), namespace.to_owned())];
+        pairs.extend(
+            services
+                .into_iter()
+                .map(|name| ("service".to_owned(), name)),
+        );
+        Selection::read(&pairs, &["namespace", "service"]).unwrap()
+    };
+    let named = |services: Vec<String>| names(&selection("default", services));
+    let two = named(["b", "a", "b"].map(Into::into).into()).unwrap();
+    let two: Vec<_> = two.iter().map(|id| id.name.as_str()).collect();
+    assert_eq!(two, ["a", "b"]);
+    let many = (0..=SERVICES).map(|n| format!("s{n}")).collect();
+    assert_eq!(named(many).unwrap_err().code(), "api.query_invalid");
+    let anywhere = selection("*", vec!["a".to_owned()]);
+    assert_eq!(names(&anywhere).unwrap_err().code(), "api.query_invalid");
 }

@@ -44,6 +44,7 @@
 //! - *Applying own writes to the snapshot at once*: the watch, still behind, could then bring an
 //!   older put after the delete, and a dead instance would be back.
 
+mod checks;
 mod config;
 mod error;
 mod follow;
@@ -61,6 +62,7 @@ mod writes;
 #[cfg(test)]
 mod tests;
 
+pub use checks::{CheckKey, Checks, Due};
 pub use config::Config;
 pub use model::{
     Check, Edit, Health, Instance, Listing, Metadata, Port, Probe, Registered, Registration,

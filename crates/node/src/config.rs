@@ -208,6 +208,16 @@ impl Config {
             instances,
             "",
         )?;
+        let threshold = u128::from(registry.panic_threshold);
+        within(["registry", "panic_threshold"], threshold, 0, 100, "")?;
+        let protect_for = registry.protect_for.as_millis();
+        within(
+            ["registry", "protect_for"],
+            protect_for,
+            0,
+            86_400_000,
+            "ms",
+        )?;
         let versions = self.documents.versions as u128;
         within(["documents", "versions"], versions, 2, 10_000, "")?;
         let history = self.documents.history_bytes as u64;

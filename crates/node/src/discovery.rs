@@ -147,13 +147,13 @@ fn described(instance: &Instance, scale: Scale) -> BTreeMap<String, String> {
     metadata
 }
 
-/// The gateway's weights are whole numbers up to 1000. Those of a service are scaled together so that
-/// as much as possible of their ratio stays.
+/// The gateway's weights are whole numbers up to 1000, with hashing up to 100. Those of a service are
+/// scaled together so that as much as possible of their ratio stays.
 #[derive(Clone, Copy, PartialEq)]
 enum Scale {
     /// As they are.
     Whole,
-    /// So that the greatest becomes 1000.
+    /// So that the greatest becomes 100.
     Greatest(u32),
 }
 
@@ -172,7 +172,7 @@ impl Scale {
         let weight = weight.thousandths();
         let scaled = match self {
             Self::Whole => u64::from(weight) / 1_000,
-            Self::Greatest(greatest) => u64::from(weight) * 1_000 / u64::from(greatest),
+            Self::Greatest(greatest) => u64::from(weight) * 100 / u64::from(greatest),
         };
         u32::try_from(scaled).unwrap_or(u32::MAX)
     }
@@ -219,4 +219,75 @@ async fn resolve(
         }
     }
     addresses
+}
+
+#[cfg(test)]
+mod tests {
+    use sinew_coordination::registry::{Config, Registration};
+    use sinew_core::{Clock, InstanceId};
+    use sinew_engine::kv::MemoryKv;
+
+    use super::*;
+
+    /// The endpoints of instances that are registered as `say` says of each.
+    async fn endpoints(count: usize, say: impl Fn(usize, &mut Registration)) -> Arc<[Endpoint]> {
+        let clock = Clock::system();
+        let kv = Arc::new(MemoryKv::new(clock.clone()));
+        let registry = Registry::start(kv, clock, Config::default()).await.unwrap();
+        let name = Name::new("orders").unwrap();
+        for n in 0..count {
+            let id = InstanceId::new(&format!("orders-{n}")).unwrap();
+            let mut registration = Registration::new(&name, id, "127.0.0.1", 80);
+            say(n, &mut registration);
+            registry.register(registration).await.unwrap();
+        }
+        convert(&registry.service(&name.into()), &BTreeMap::new())
+    }
+
+    fn weights(endpoints: &[Endpoint]) -> Vec<Option<&str>> {
+        let weights = endpoints
+            .iter()
+            .map(|endpoint| endpoint.metadata.get("weight"));
+        weights.map(|weight| weight.map(String::as_str)).collect()
+    }
+
+    #[tokio::test]
+    async fn weights_keep_their_ratio() {
+        let given = async |weights: [f64; 3]| {
+            let say = |n: usize, registration: &mut Registration| {
+                registration.weight = Weight::new(weights[n]).unwrap();
+            };
+            endpoints(3, say).await
+        };
+        let whole = given([1.0, 3.0, 1000.0]).await;
+        assert_eq!(weights(&whole), [None, Some("3"), Some("1000")]);
+        let parts = given([0.5, 1.0, 2.0]).await;
+        assert_eq!(weights(&parts), [Some("25"), Some("50"), Some("100")]);
+        let none = given([0.0, 1.0, 1.0]).await;
+        assert_eq!(none[0].status, EndpointStatus::Draining);
+        assert_eq!(none[1].status, EndpointStatus::Up);
+    }
+
+    #[tokio::test]
+    async fn fields_come_before_the_metadata_of_their_name() {
+        let say = |n: usize, registration: &mut Registration| {
+            let said = [("zone", "a"), ("version", "1"), ("weight", "7")];
+            for (key, value) in said {
+                registration.metadata.insert(key.into(), value.into());
+            }
+            if n == 1 {
+                registration.zone = Some("b".into());
+                registration.version = Some("2".into());
+                registration.weight = Weight::new(8.0).unwrap();
+            }
+            if n == 2 {
+                registration.port = 0;
+            }
+        };
+        let endpoints = endpoints(3, say).await;
+        assert_eq!(endpoints.len(), 2, "without a port it gets no requests");
+        let said = |n: usize| ["zone", "version", "weight"].map(|key| &*endpoints[n].metadata[key]);
+        assert_eq!(said(0), ["a", "1", "7"]);
+        assert_eq!(said(1), ["b", "2", "8"]);
+    }
 }

@@ -2,6 +2,7 @@
 //! starts the edges over them, and stops everything in order.
 
 pub mod backup;
+mod checks;
 mod config;
 mod discovery;
 mod engines;

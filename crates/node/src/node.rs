@@ -22,6 +22,7 @@ use tokio::{
 
 use crate::{
     Config, DataFolder, Endpoints,
+    checks::Checker,
     discovery::RegistryDiscovery,
     engines::KvEngine,
     keys::PublishedKeys,
@@ -45,6 +46,7 @@ struct Parts {
     gateway: Arc<Gateway>,
     routes: Control,
     registry: Registry,
+    checker: Checker,
     engine: KvEngine,
     drain: Drain,
     tokens: Tokens,
@@ -233,6 +235,12 @@ impl Parts {
             }
         };
 
+        let checker = Checker::start(
+            registry.clone(),
+            engine.kv(),
+            clock.clone(),
+            config.registry.check_other_hosts,
+        );
         let routes = Control::start(documents, begun, own, gateway.clone(), clock.clone());
         let drain = Drain::new();
         let view = View {
@@ -258,6 +266,7 @@ impl Parts {
             gateway,
             routes,
             registry,
+            checker,
             engine,
             drain,
             tokens,
@@ -286,6 +295,7 @@ impl Parts {
         if abandoned > 0 {
             tracing::warn!(abandoned, "connections of the control API were cut off");
         }
+        drop(self.checker);
         self.registry.stop();
         self.routes.stop();
         // Last, so that nothing acknowledged is missing from it.

@@ -18,6 +18,8 @@ pub struct Config {
     pub panic_threshold: u8,
     /// How long it is not believed.
     pub protect_for: Duration,
+    /// Whether checks may look at other hosts than their instance's address.
+    pub check_other_hosts: bool,
     /// How many leases of the default TTL lie ready for registrations.
     pub spare_leases: usize,
     /// How long the store may take for one request.
@@ -36,6 +38,7 @@ impl Default for Config {
             instances: 200_000,
             panic_threshold: 50,
             protect_for: Duration::from_secs(600),
+            check_other_hosts: false,
             spare_leases: 8,
             store_timeout: Duration::from_secs(5),
             visible_within: Duration::from_secs(1),

@@ -52,6 +52,10 @@ struct RegistryTable {
     default_ttl: Duration,
     instances_per_service: usize,
     instances: usize,
+    panic_threshold: u8,
+    #[serde(with = "units::duration")]
+    protect_for: Duration,
+    check_other_hosts: bool,
 }
 
 #[derive(Deserialize)]
@@ -122,12 +126,18 @@ impl Default for RegistryTable {
             default_ttl,
             instances_per_service,
             instances,
+            panic_threshold,
+            protect_for,
+            check_other_hosts,
             ..
         } = registry::Config::default();
         Self {
             default_ttl,
             instances_per_service,
             instances,
+            panic_threshold,
+            protect_for,
+            check_other_hosts,
         }
     }
 }
@@ -165,6 +175,9 @@ impl Document {
                 default_ttl: self.registry.default_ttl,
                 instances_per_service: self.registry.instances_per_service,
                 instances: self.registry.instances,
+                panic_threshold: self.registry.panic_threshold,
+                protect_for: self.registry.protect_for,
+                check_other_hosts: self.registry.check_other_hosts,
                 ..registry::Config::default()
             },
             documents: documents::Config {

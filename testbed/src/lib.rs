@@ -9,10 +9,12 @@
 )]
 
 mod etcd;
+mod haproxy;
 mod kafka;
 mod mariadb;
 mod memcached;
 mod nats;
+mod nginx;
 mod ports;
 mod postgres;
 mod programs;
@@ -23,10 +25,12 @@ mod s3;
 mod server;
 
 pub use etcd::Etcd;
+pub use haproxy::Haproxy;
 pub use kafka::Kafka;
 pub use mariadb::Mariadb;
 pub use memcached::Memcached;
 pub use nats::Nats;
+pub use nginx::Nginx;
 pub use ports::free_port;
 pub use postgres::Postgres;
 pub use programs::programs;

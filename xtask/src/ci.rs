@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    check, engines,
+    check, corpus, engines,
     run::{installed, step},
 };
 
@@ -36,6 +36,7 @@ pub(crate) fn run() -> Result<()> {
         &[("RUSTDOCFLAGS", "-D warnings")],
     )?;
     engines::conformance::run(true)?;
+    corpus::run()?;
     // Nodes that share a real engine.
     let nodes = ["-p", "sinew-node", "--features", "etcd,postgres"];
     step("cargo", &[&["test"][..], &nodes].concat(), &[])?;

@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod ci;
+mod corpus;
 mod engines;
 mod run;
 
@@ -16,6 +17,7 @@ cargo xtask engines install NAME… install it from the system's packages (NAME 
 cargo xtask engines up NAME…      run servers for trying Sinew over them, and tell their URLs
 cargo xtask engines conformance [--check]
                                   run the suites of all traits over all engines; writes docs/engines.md, or compares it
+cargo xtask corpus                send the attack corpus through nginx and HAProxy too, and tell where they and the gateway differ
 cargo xtask bench NAME [--quick] [--only PART] [--json FILE]
                                   measure Sinew beside its peers (gateway, registration)
 ";
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         ["engines", "up", names @ ..] if !names.is_empty() => engines::up(names),
         ["engines", "conformance"] => engines::conformance::run(false),
         ["engines", "conformance", "--check"] => engines::conformance::run(true),
+        ["corpus"] => corpus::run(),
         ["bench", name, options @ ..] => bench::run(name, options),
         _ => {
             eprint!("{USAGE}");

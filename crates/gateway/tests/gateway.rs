@@ -57,6 +57,9 @@ mod lifecycle;
 mod mirroring;
 #[path = "gateway/outliers.rs"]
 mod outliers;
+#[cfg(feature = "servers")]
+#[path = "gateway/peers.rs"]
+mod peers;
 #[path = "gateway/protection.rs"]
 mod protection;
 #[path = "gateway/proxy.rs"]

@@ -7,6 +7,10 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use h2::RecvStream;
+use http::{
+    HeaderMap, HeaderName,
+    header::{CONTENT_LENGTH, HOST},
+};
 use tokio::io::ReadBuf;
 
 use super::failed;
@@ -20,6 +24,8 @@ pub(super) struct Incoming {
     data: Bytes,
     body: Option<RecvStream>,
     chunked: bool,
+    /// Its trailers frame or route, which behind a body is nothing but mischief (RFC 9110 §6.5.1).
+    refused: bool,
 }
 
 impl Incoming {
@@ -86,6 +92,9 @@ impl Incoming {
 
     /// Fetches the next part of the body. `false` when there is none.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if self.refused {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
         let Some(body) = &mut self.body else {
             return Poll::Ready(Ok(false));
         };
@@ -102,6 +111,11 @@ impl Incoming {
             None if !self.chunked => {}
             None => {
                 let trailers = std::task::ready!(body.poll_trailers(cx)).map_err(failed)?;
+                let frames = |name: &HeaderName| [CONTENT_LENGTH, HOST].contains(name);
+                if trailers.iter().flat_map(HeaderMap::keys).any(frames) {
+                    self.refused = true;
+                    return self.poll_next(cx);
+                }
                 let to = self.staged.tail();
                 to.extend_from_slice(b"0\r\n");
                 for (name, value) in trailers.iter().flatten() {

@@ -276,15 +276,15 @@ fn over_http2(world: &World, recorder: &Recorder, case: &Case) -> Result<(), Str
     passed(&seen, &case.passes)
 }
 
+/// The honest request on its stream.
+pub(crate) fn probe_bytes() -> Vec<u8> {
+    let get = request("GET", "/probe", &[]);
+    frame(HEADERS, END_HEADERS | END_STREAM, PROBE_STREAM, &get)
+}
+
 /// Whether a connection answers another request. Reads to its end otherwise.
 pub(crate) fn probe(stream: &mut TcpStream) -> bool {
-    let get = request("GET", "/probe", &[]);
-    let _ = stream.write_all(&frame(
-        HEADERS,
-        END_HEADERS | END_STREAM,
-        PROBE_STREAM,
-        &get,
-    ));
+    let _ = stream.write_all(&probe_bytes());
     while let Some((id, answer)) = next_answer(stream) {
         if id == PROBE_STREAM {
             return answer == Answer::Status(200, None);

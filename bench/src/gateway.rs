@@ -1,186 +1,193 @@
-//! The gateway beside nginx and HAProxy: the same upstream, the same load, one core for the proxy
-//! and the other for load and upstream, in alternating rounds.
+//! The gateway beside nginx and HAProxy: the same upstream, the same load, in alternating rounds; one core for the proxy and
+//! the other for load and upstream, but in the part with two threads.
 
-use std::{fs, path::Path};
+mod h2load;
+mod idle;
+mod latency;
+mod rig;
+mod rounds;
 
 use anyhow::{Result, ensure};
 
+use self::{
+    rig::{CIPHER, Layout, Rig, Subject},
+    rounds::alternate,
+};
 use crate::{
     Options,
-    http::Connection,
-    node::Node,
-    process::Process,
-    report::{self, Figure, ratio},
+    report::{self, Figure},
     wrk,
 };
 
-const PROXY_CORE: usize = 0;
-const LOAD_CORE: usize = 1;
+const PROXY_CORE: &str = "0";
+const LOAD_CORE: &str = "1";
 const CONNECTIONS: u32 = 64;
+/// Connections of the load over HTTP/2, and streams on each: as many requests at once as elsewhere.
+const H2: (u32, u32) = (8, 8);
+
+/// Where a proxy listens. Two of them may be one port.
+#[derive(Clone, Copy)]
+struct Ports {
+    http: u16,
+    https: u16,
+    /// HTTP/2 without TLS.
+    h2c: u16,
+}
+
 const UPSTREAM: u16 = 19080;
-const SINEW: u16 = 19081;
-const NGINX: u16 = 19082;
-const HAPROXY: u16 = 19083;
 const CONTROL: u16 = 19070;
+const SINEW: Ports = Ports {
+    http: 19081,
+    https: 19084,
+    h2c: 19081,
+};
+const NGINX: Ports = Ports {
+    http: 19082,
+    https: 19085,
+    h2c: 19087,
+};
+const HAPROXY: Ports = Ports {
+    http: 19083,
+    https: 19086,
+    h2c: 19088,
+};
 
 /// Bytes in the reply's body.
 const BODIES: [usize; 2] = [128, 10_240];
 
-pub(crate) fn run(options: &Options) -> Result<()> {
-    let (rounds, seconds) = if options.quick { (5, 1) } else { (31, 1) };
-    let folder = tempfile::tempdir()?;
-    let _upstream = start_upstream(folder.path())?;
-    let node = Node::start(PROXY_CORE, SINEW, CONTROL, "/**", "upstream")?;
-    node.register(
-        &mut Connection::open(node.control_port)?,
-        "upstream",
-        "upstream-1",
-        UPSTREAM,
-    )?;
-    let nginx = start_nginx(folder.path())?;
-    let haproxy = start_haproxy(folder.path())?;
-    let subjects = [(&node.process, SINEW), (&nginx, NGINX), (&haproxy, HAPROXY)];
+const PARTS: [&str; 7] = [
+    "plain", "tls", "h2", "threads", "latency", "changes", "idle",
+];
 
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if let Some(only) = &options.only {
+        ensure!(
+            PARTS.contains(&only.as_str()),
+            "no part {only:?} of this bench; there are {}",
+            PARTS.join(", ")
+        );
+    }
+    let rounds = |whole| if options.quick { 5 } else { whole };
     let mut figures = Vec::new();
-    for body in BODIES {
-        for (process, port) in subjects {
-            check(process.name(), port, body)?;
-        }
-        let metrics: [(&'static str, &'static str); 4] = if body == BODIES[0] {
-            [
-                ("cpu 128 B", "µs/req"),
-                ("rate 128 B", "req/s"),
-                ("p50 128 B", "µs"),
-                ("p99 128 B", "µs"),
-            ]
-        } else {
-            [
-                ("cpu 10 KB", "µs/req"),
-                ("rate 10 KB", "req/s"),
-                ("p50 10 KB", "µs"),
-                ("p99 10 KB", "µs"),
-            ]
-        };
-        let mut samples: Vec<[Vec<f64>; 4]> = vec![Default::default(); subjects.len()];
-        for round in 0..=rounds {
-            for turn in 0..subjects.len() {
-                // The order rotates, so that nobody always follows the same neighbour.
-                let subject = (turn + round) % subjects.len();
-                let (process, port) = subjects[subject];
-                let before = process.cpu_time()?;
-                let url = format!("http://127.0.0.1:{port}/{body}");
-                let load = wrk::run(LOAD_CORE, CONNECTIONS, seconds, &url)?;
-                let cpu_us = (process.cpu_time()? - before).as_secs_f64() * 1e6 / load.requests;
-                // The first round warms up.
-                if round > 0 {
-                    let values = [cpu_us, load.per_second, load.p50_us, load.p99_us];
-                    for (samples, value) in samples[subject].iter_mut().zip(values) {
-                        samples.push(value);
-                    }
-                }
+    let mut conditions = format!(
+        "Sinew's metrics on; access logs off; X-Forwarded-For and -Proto added by all; keep-alive; turns of 1 s in rotation, \
+         {} rounds over plain HTTP/1.1 and 7 or 11 elsewhere; {CONNECTIONS} connections of wrk, or {} of h2load with {} streams each; {CIPHER}; the proxy on \
+         core {PROXY_CORE}, load and upstream (nginx) on core {LOAD_CORE}",
+        rounds(21),
+        H2.0,
+        H2.1,
+    );
+    if ["plain", "tls", "h2"]
+        .iter()
+        .any(|part| options.wants(part))
+    {
+        let rig = Rig::start(Layout::ONE)?;
+        let subjects = rig.subjects();
+        for body in BODIES {
+            if options.wants("plain") {
+                figures.extend(over_h1(rounds(21), &subjects, body, false)?);
+            }
+            if options.wants("tls") {
+                figures.extend(over_h1(rounds(11), &subjects, body, true)?);
+            }
+            if options.wants("h2") {
+                figures.extend(over_h2(rounds(11), &subjects, body, false)?);
+                figures.extend(over_h2(rounds(7), &subjects, body, true)?);
             }
         }
-        for (index, (metric, unit)) in metrics.into_iter().enumerate() {
-            let figure = |subject: usize| {
-                Figure::new(metric, subjects[subject].0.name(), unit)
-                    .with(samples[subject][index].clone())
-            };
-            let (sinew, nginx, haproxy) = (figure(0), figure(1), figure(2));
-            let ratios = [ratio(&sinew, &nginx), ratio(&sinew, &haproxy)];
-            figures.extend([sinew, nginx, haproxy]);
-            figures.extend(ratios);
+    }
+    if options.wants("threads") {
+        let rig = Rig::start(Layout::TWO)?;
+        for body in BODIES {
+            figures.extend(two_threads(rounds(11), &rig.subjects(), body)?);
         }
     }
-    let conditions = format!(
-        "HTTP/1.1 keep-alive, wrk -t1 -c{CONNECTIONS}, {rounds} rounds of {seconds} s in rotation; proxy on core \
-         {PROXY_CORE}, wrk and upstream (nginx) on core {LOAD_CORE}; access logs off, X-Forwarded-For added by all, \
-         Sinew's metrics on"
-    );
+    let folder = tempfile::tempdir()?;
+    let log = folder.path().join("took");
+    if options.wants("latency") {
+        let (added, rate) = latency::added(rounds(7), 2, &log)?;
+        figures.extend(added);
+        conditions += "; ";
+        conditions += &rate;
+    }
+    if options.wants("changes") {
+        figures.extend(latency::under_changes(rounds(11), 2, &log)?);
+    }
+    if options.wants("idle") {
+        figures.extend(idle::measure(if options.quick { 1 } else { 3 })?);
+    }
     report::print("gateway", &conditions, &figures, options)
 }
 
-/// Every proxy must answer the same body before it is measured.
-fn check(name: &str, port: u16, body: usize) -> Result<()> {
-    let (status, text) = Connection::open(port)?.send("GET", &format!("/{body}"), None, "")?;
-    ensure!(
-        status == 200 && text.len() == body,
-        "{name} answers {status} with {} bytes",
-        text.len()
-    );
-    Ok(())
+/// Processor time of each request in a turn, in µs, and what the turn answers.
+fn with_time<T>(
+    subject: &Subject<'_>,
+    turn: impl FnOnce() -> Result<(f64, T)>,
+) -> Result<(f64, T)> {
+    let before = subject.process.cpu_time()?;
+    let (requests, seen) = turn()?;
+    let spent = subject.process.cpu_time()? - before;
+    Ok((spent.as_secs_f64() * 1e6 / requests, seen))
 }
 
-fn start_upstream(folder: &Path) -> Result<Process> {
-    let folder = folder.join("upstream");
-    fs::create_dir_all(&folder)?;
-    for body in BODIES {
-        fs::write(folder.join(body.to_string()), "x".repeat(body))?;
+fn over_h1(rounds: usize, subjects: &[Subject<'_>], body: usize, tls: bool) -> Result<Vec<Figure>> {
+    let metrics = [
+        ("cpu", "µs/req"),
+        ("rate", "req/s"),
+        ("p50", "µs"),
+        ("p99", "µs"),
+    ];
+    let load = format!("{}{}", size(body), if tls { " TLS 1.3" } else { "" });
+    alternate(rounds, subjects, (&load, metrics), |subject| {
+        let url = if tls {
+            format!("https://127.0.0.1:{}/{body}", subject.ports.https)
+        } else {
+            format!("http://127.0.0.1:{}/{body}", subject.ports.http)
+        };
+        let (cpu, seen) = with_time(subject, || {
+            let load = wrk::run(LOAD_CORE, (1, CONNECTIONS), 1, &url)?;
+            Ok((load.requests, load))
+        })?;
+        Ok([cpu, seen.per_second, seen.p50_us, seen.p99_us])
+    })
+}
+
+fn over_h2(rounds: usize, subjects: &[Subject<'_>], body: usize, tls: bool) -> Result<Vec<Figure>> {
+    let metrics = [("cpu", "µs/req"), ("rate", "req/s")];
+    let load = format!("{} HTTP/2{}", size(body), if tls { " TLS" } else { "" });
+    alternate(rounds, subjects, (&load, metrics), |subject| {
+        let url = if tls {
+            format!("https://127.0.0.1:{}/{body}", subject.ports.https)
+        } else {
+            format!("http://127.0.0.1:{}/{body}", subject.ports.h2c)
+        };
+        let (cpu, seen) = with_time(subject, || {
+            let load = h2load::run(LOAD_CORE, H2, 1, &url)?;
+            Ok((load.requests, load))
+        })?;
+        Ok([cpu, seen.per_second])
+    })
+}
+
+/// Everything on both cores: who takes less of them leaves more to the load.
+fn two_threads(rounds: usize, subjects: &[Subject<'_>], body: usize) -> Result<Vec<Figure>> {
+    let Layout { load, threads, .. } = Layout::TWO;
+    let metrics = [("rate", "req/s"), ("cpu", "µs/req"), ("p99", "µs")];
+    let name = format!("{}, two threads", size(body));
+    alternate(rounds, subjects, (&name, metrics), |subject| {
+        let url = format!("http://127.0.0.1:{}/{body}", subject.ports.http);
+        let (cpu, seen) = with_time(subject, || {
+            let load = wrk::run(load, (threads, CONNECTIONS), 1, &url)?;
+            Ok((load.requests, load))
+        })?;
+        Ok([seen.per_second, cpu, seen.p99_us])
+    })
+}
+
+fn size(body: usize) -> String {
+    if body < 1_024 {
+        format!("{body} B")
+    } else {
+        format!("{} KB", body / 1_024)
     }
-    let path = folder.join("nginx.conf");
-    let home = folder.display();
-    fs::write(
-        &path,
-        format!(
-            "worker_processes 1;\ndaemon off;\npid {home}/pid;\nerror_log {home}/error.log;\n\
-             events {{ worker_connections 1024; }}\n\
-             http {{ access_log off; keepalive_requests 100000000; open_file_cache max=16; sendfile on; tcp_nopush on;\n\
-             client_body_temp_path {home}/b; proxy_temp_path {home}/p; fastcgi_temp_path {home}/f;\n\
-             uwsgi_temp_path {home}/u; scgi_temp_path {home}/s;\n\
-             server {{ listen 127.0.0.1:{UPSTREAM} reuseport; root {home}; }} }}\n"
-        ),
-    )?;
-    Process::start(
-        "upstream",
-        LOAD_CORE,
-        &["nginx", "-c", &path.to_string_lossy()],
-        UPSTREAM,
-    )
-}
-
-fn start_nginx(folder: &Path) -> Result<Process> {
-    let folder = folder.join("nginx");
-    fs::create_dir_all(&folder)?;
-    let path = folder.join("nginx.conf");
-    let home = folder.display();
-    fs::write(
-        &path,
-        format!(
-            "worker_processes 1;\ndaemon off;\npid {home}/pid;\nerror_log {home}/error.log;\n\
-             events {{ worker_connections 4096; }}\n\
-             http {{ access_log off; keepalive_requests 100000000;\n\
-             client_body_temp_path {home}/b; proxy_temp_path {home}/p; fastcgi_temp_path {home}/f;\n\
-             uwsgi_temp_path {home}/u; scgi_temp_path {home}/s;\n\
-             upstream up {{ server 127.0.0.1:{UPSTREAM}; keepalive 128; keepalive_requests 100000000; }}\n\
-             server {{ listen 127.0.0.1:{NGINX};\n\
-             location / {{ proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection \"\";\n\
-             proxy_set_header Host $host; proxy_set_header X-Forwarded-For $remote_addr;\n\
-             proxy_set_header X-Forwarded-Proto $scheme; }} }} }}\n"
-        ),
-    )?;
-    Process::start(
-        "nginx",
-        PROXY_CORE,
-        &["nginx", "-c", &path.to_string_lossy()],
-        NGINX,
-    )
-}
-
-fn start_haproxy(folder: &Path) -> Result<Process> {
-    let path = folder.join("haproxy.cfg");
-    fs::write(
-        &path,
-        format!(
-            "global\n  nbthread 1\n  maxconn 4096\n\
-             defaults\n  mode http\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n  option forwardfor\n  http-reuse always\n\
-             frontend in\n  bind 127.0.0.1:{HAPROXY}\n  http-request set-header X-Forwarded-Proto http\n  default_backend up\n\
-             backend up\n  server up 127.0.0.1:{UPSTREAM} pool-max-conn 128\n"
-        ),
-    )?;
-    let config = path.to_string_lossy();
-    Process::start(
-        "haproxy",
-        PROXY_CORE,
-        &["haproxy", "-db", "-f", &config],
-        HAPROXY,
-    )
 }

@@ -15,15 +15,32 @@ pub(crate) struct Node {
     _data: TempDir,
 }
 
+/// How a node runs.
+pub(crate) struct Settings<'a> {
+    /// As `taskset` names them: `0`, `0,1`.
+    pub(crate) cores: &'a str,
+    pub(crate) threads: usize,
+    pub(crate) gateway_port: u16,
+    pub(crate) control_port: u16,
+    /// More lines of `sinew.toml`, tables of the gateway's.
+    pub(crate) more: String,
+    /// Its one route: from where, to what.
+    pub(crate) path: &'a str,
+    pub(crate) service: &'a str,
+}
+
 impl Node {
-    /// Starts a node on `core` with one gateway thread and one route, `path` to `service`.
-    pub(crate) fn start(
-        core: usize,
-        gateway_port: u16,
-        control_port: u16,
-        path: &str,
-        service: &str,
-    ) -> Result<Self> {
+    /// Starts a node without an access log.
+    pub(crate) fn start(settings: &Settings<'_>) -> Result<Self> {
+        let Settings {
+            cores,
+            threads,
+            gateway_port,
+            control_port,
+            more,
+            path,
+            service,
+        } = settings;
         let data = tempfile::tempdir()?;
         let folder = data.path().join("data");
         let config = data.path().join("sinew.toml");
@@ -31,8 +48,8 @@ impl Node {
             &config,
             format!(
                 "[node]\ndata = {folder:?}\n\n\
-                 [gateway]\naddress = \"127.0.0.1:{gateway_port}\"\nthreads = 1\naccess_log = \"off\"\n\n\
-                 [control]\naddress = \"127.0.0.1:{control_port}\"\n\n\
+                 [gateway]\naddress = \"127.0.0.1:{gateway_port}\"\nthreads = {threads}\naccess_log = \"off\"\n\n\
+                 {more}\n[control]\naddress = \"127.0.0.1:{control_port}\"\n\n\
                  [[routes]]\npath = \"{path}\"\nservice = \"{service}\"\n"
             ),
         )?;
@@ -44,17 +61,25 @@ impl Node {
             config.to_string_lossy(),
         ];
         let command: Vec<&str> = command.iter().map(AsRef::as_ref).collect();
-        let mut process = Process::start("sinew", core, &command, control_port)?;
-        process.wait_for(gateway_port)?;
+        let mut process = Process::start("sinew", cores, &command, *control_port)?;
+        process.wait_for(*gateway_port)?;
         let token = fs::read_to_string(folder.join("admin-token"))?
             .trim()
             .to_owned();
         Ok(Self {
             process,
-            control_port,
+            control_port: *control_port,
             token,
             _data: data,
         })
+    }
+
+    /// Stores a route, or another version of it; answers when this node serves it.
+    pub(crate) fn set_route(&self, api: &mut Connection, name: &str, route: &str) -> Result<()> {
+        let path = format!("/v1/routes/{name}");
+        let (status, reply) = api.send("PUT", &path, Some(&self.token), route)?;
+        ensure!(status == 200, "storing route {name}: {status} {reply}");
+        Ok(())
     }
 
     /// Registers an instance on this machine; answers when the node has acknowledged it.

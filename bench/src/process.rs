@@ -20,13 +20,13 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a program on one core, its output thrown away, and waits until `port` accepts.
-    pub(crate) fn start(name: &str, core: usize, command: &[&str], port: u16) -> Result<Self> {
+    /// Starts a program on some cores (`0`, `0,1`), its output thrown away, and waits until `port` accepts.
+    pub(crate) fn start(name: &str, cores: &str, command: &[&str], port: u16) -> Result<Self> {
         if TcpStream::connect(("127.0.0.1", port)).is_ok() {
             bail!("port {port} is taken, but {name} needs it");
         }
         let child = Command::new("taskset")
-            .args(["-c", &core.to_string()])
+            .args(["-c", cores])
             .args(command)
             .env("PATH", search_path())
             .stdin(Stdio::null())
@@ -59,13 +59,36 @@ impl Process {
 
     /// User and system time of the process and its direct children so far.
     pub(crate) fn cpu_time(&self) -> Result<Duration> {
-        let own = self.child.id();
-        let mut total = ticks(own)?;
-        let tasks = format!("/proc/{own}/task/{own}/children");
-        for child in fs::read_to_string(tasks)?.split_whitespace() {
-            total += ticks(child.parse()?)?;
+        let mut total = 0;
+        for pid in self.family()? {
+            total += ticks(pid)?;
         }
         Ok(TICK * total)
+    }
+
+    /// Bytes of memory that the process and its direct children have for themselves.
+    pub(crate) fn memory(&self) -> Result<u64> {
+        let mut total = 0;
+        for pid in self.family()? {
+            let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+            let of = |label: &str| {
+                let line = rollup.lines().find_map(|line| line.strip_prefix(label));
+                let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+                kib.context("malformed smaps_rollup")
+            };
+            total += of("Private_Clean:")? + of("Private_Dirty:")?;
+        }
+        Ok(total * 1024)
+    }
+
+    fn family(&self) -> Result<Vec<u32>> {
+        let own = self.child.id();
+        let children = fs::read_to_string(format!("/proc/{own}/task/{own}/children"))?;
+        let mut family = vec![own];
+        for child in children.split_whitespace() {
+            family.push(child.parse()?);
+        }
+        Ok(family)
     }
 
     pub(crate) fn name(&self) -> &str {

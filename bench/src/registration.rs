@@ -12,7 +12,7 @@ use anyhow::{Result, ensure};
 use crate::{
     Options,
     http::Connection,
-    node::Node,
+    node::{Node, Settings},
     report::{self, Figure, quantile},
 };
 
@@ -22,7 +22,15 @@ const CONTROL: u16 = 19170;
 pub(crate) fn run(options: &Options) -> Result<()> {
     let (rounds, each) = if options.quick { (3, 50) } else { (7, 300) };
     let port = start_instance()?;
-    let node = Node::start(0, GATEWAY, CONTROL, "/probe", "probe")?;
+    let node = Node::start(&Settings {
+        cores: "0",
+        threads: 1,
+        gateway_port: GATEWAY,
+        control_port: CONTROL,
+        more: String::new(),
+        path: "/probe",
+        service: "probe",
+    })?;
     let mut api = Connection::open(node.control_port)?;
     let mut gateway = Connection::open(GATEWAY)?;
 

@@ -14,17 +14,18 @@ pub(crate) struct Load {
     pub(crate) p99_us: f64,
 }
 
-/// Runs wrk with one thread on `core`. Fails when a reply was not 2xx or a connection broke.
-pub(crate) fn run(core: usize, connections: u32, seconds: u32, url: &str) -> Result<Load> {
+/// Runs wrk on some cores. Fails when a reply was not 2xx or a connection broke.
+pub(crate) fn run(
+    cores: &str,
+    (threads, connections): (usize, u32),
+    seconds: u32,
+    url: &str,
+) -> Result<Load> {
     let output = Command::new("taskset")
-        .args(["-c", &core.to_string(), "wrk", "-t1", "--latency"])
-        .args([
-            "-c",
-            &connections.to_string(),
-            "-d",
-            &format!("{seconds}s"),
-            url,
-        ])
+        .args(["-c", cores, "wrk", "--latency"])
+        .args(["-t", &threads.to_string()])
+        .args(["-c", &connections.to_string()])
+        .args(["-d", &format!("{seconds}s"), url])
         .env("PATH", search_path())
         .output()
         .context("cannot run wrk")?;

@@ -86,6 +86,12 @@ const ENGINES: &[Engine] = &[
     Engine::new("haproxy", "haproxy", "haproxy", "peer of the gateway"),
     Engine::new("wrk", "wrk", "wrk", "load for the gateway's bench"),
     Engine::new(
+        "h2load",
+        "h2load",
+        "nghttp2-client",
+        "load over HTTP/2 for the gateway's bench",
+    ),
+    Engine::new(
         "postgres",
         "initdb",
         "postgresql",
@@ -123,7 +129,7 @@ const ENGINES: &[Engine] = &[
 ];
 
 /// The peers that `bench gateway` needs.
-pub(crate) const GATEWAY_PEERS: &[&str] = &["nginx", "haproxy", "wrk"];
+pub(crate) const GATEWAY_PEERS: &[&str] = &["nginx", "haproxy", "wrk", "h2load"];
 /// What the suites of the engines run over.
 pub(crate) const SUITES: &[&str] = &[
     "postgres",

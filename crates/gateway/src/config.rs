@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use sinew_core::units;
 
 use crate::{
+    access_log::Logging,
     address_range::AddressRange,
     routing::Routing,
     tls::{self, Misfit, TlsConfig, UpstreamTlsConfig},
@@ -24,6 +25,8 @@ pub struct GatewayConfig {
     pub limits: Limits,
     /// Where one JSON line per request goes.
     pub access_log: AccessLog,
+    /// What it says of which requests.
+    pub logging: Logging,
     /// How clients reach it over TLS, if they do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsConfig>,
@@ -45,6 +48,7 @@ impl Default for GatewayConfig {
             zone: None,
             limits: Limits::default(),
             access_log: AccessLog::Off,
+            logging: Logging::default(),
             tls: None,
             upstream_tls: Vec::new(),
             proxy_protocol_from: Vec::new(),

@@ -112,7 +112,7 @@ impl Gateway {
         let watcher = watched
             .watch(tls.clone())
             .map_err(|error| listen_failed(address, error))?;
-        let log = access_log::start(&config.access_log)?;
+        let log = access_log::start(&config.access_log, &config.logging)?;
         let shared = Arc::new(Shared {
             config,
             discovery,
@@ -302,6 +302,9 @@ fn thread_count(config: &GatewayConfig) -> Result<usize> {
     }
     if matches!(&config.access_log, AccessLog::File(path) if path.as_os_str().is_empty()) {
         return invalid("access_log must be \"off\", \"stdout\", \"stderr\" or a file");
+    }
+    if let Some(fault) = config.logging.fault() {
+        return invalid(fault);
     }
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     Ok(config.threads.unwrap_or_else(cores))

@@ -71,6 +71,7 @@ mod upstream;
 mod variables;
 mod worker;
 
+pub use access_log::{LogField, Logging, QueryValues, Share};
 pub use action::{Redirect, Reply};
 pub use address_range::AddressRange;
 pub use backend::{Backend, Sticky, SubsetFallback};

@@ -100,6 +100,7 @@ pub(crate) struct ThreadCounters {
     pub(crate) refused: Counter,
     pub(crate) malformed: Counter,
     pub(crate) log_dropped: Counter,
+    pub(crate) log_sampled_out: Counter,
 }
 
 /// One block of counters per thread.
@@ -235,7 +236,7 @@ impl Metrics {
 
     fn thread_text(&self, text: &mut String) {
         type Pick = fn(&ThreadCounters) -> &Counter;
-        let series: [(&str, &str, &str, Pick); 7] = [
+        let series: [(&str, &str, &str, Pick); 8] = [
             ("connections", "gauge", "Client connections open.", |t| {
                 &t.connections
             }),
@@ -274,6 +275,12 @@ impl Metrics {
                 "counter",
                 "Access log lines without room.",
                 |t| &t.log_dropped,
+            ),
+            (
+                "access_log_sampled_out_total",
+                "counter",
+                "Requests without a line because only a share has one.",
+                |t| &t.log_sampled_out,
             ),
         ];
         for (name, kind, help, pick) in series {

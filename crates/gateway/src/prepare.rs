@@ -288,6 +288,7 @@ fn render(
         host,
         request,
         request_id,
+        trace_at,
         ..
     } = scratch;
     let host_text = match head.destination() {
@@ -347,7 +348,7 @@ fn render(
     }
     put(to, &[b"x-request-id: ", request_id.as_bytes(), b"\r\n"]);
     if trace.is_none() {
-        trace::push_new_context(&worker.random, to);
+        *trace_at = Some(trace::push_new_context(&worker.random, to));
     }
     Ok(())
 }

@@ -104,9 +104,17 @@ impl Record {
             self.count(took);
         }
         let Some(log) = &worker.log else { return };
+        // An answer that broke off has a code beside its status.
+        let broke = self.code.is_some() && self.status < 400;
+        let failed = self.status >= CLIENT_GONE || broke;
+        if !log.wants(failed, took, &worker.random) {
+            worker.counters().log_sampled_out.add(1);
+            return;
+        }
         let line = access_log::Line {
             time: worker.clock.now(),
             request_id: &scratch.request_id,
+            trace_id: scratch.trace_id(),
             peer: client.peer.ip(),
             protocol: client.protocol(scratch.head.minor),
             method: scratch.head.method(),
@@ -123,6 +131,8 @@ impl Record {
             took,
             body_in: self.body_in,
             body_out: self.body_out,
+            user_agent: scratch.head.named(b"user-agent"),
+            referer: scratch.head.named(b"referer"),
         };
         if !log.send(&line) {
             worker.counters().log_dropped.add(1);

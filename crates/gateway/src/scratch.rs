@@ -1,4 +1,7 @@
-use crate::h1::{Buffer, RequestHead, ResponseHead};
+use crate::{
+    h1::{Buffer, RequestHead, ResponseHead},
+    trace,
+};
 
 /// The memory that answering a request needs. A connection holds one from a request's first byte
 /// to its response's last, so a waiting connection holds none.
@@ -16,6 +19,8 @@ pub(crate) struct Scratch {
     /// The host in lower case, without port.
     pub(crate) host: String,
     pub(crate) request_id: String,
+    /// Where in `request` the value of a `traceparent` begins that the gateway made.
+    pub(crate) trace_at: Option<usize>,
     /// The head for the instance, and the body behind it when all of it was there at once: what can
     /// be sent a second time.
     pub(crate) request: Vec<u8>,
@@ -52,5 +57,12 @@ impl Scratch {
         self.query.clear();
         self.host.clear();
         self.request_id.clear();
+        self.trace_at = None;
+    }
+
+    /// The trace that the request is part of, once it is known.
+    pub(crate) fn trace_id(&self) -> Option<&str> {
+        let own = || self.request.get(self.trace_at?..);
+        trace::trace_id(trace::context(&self.head).or_else(own)?)
     }
 }

@@ -61,13 +61,22 @@ fn well_formed(context: &[u8]) -> bool {
         && flags.iter().all(hex)
 }
 
-/// Appends a `traceparent` line that begins a trace, not sampled: whoever records decides.
-pub(crate) fn push_new_context(random: &Random, to: &mut Vec<u8>) {
-    to.extend_from_slice(b"traceparent: 00-");
+/// Of a well-formed context.
+pub(crate) fn trace_id(context: &[u8]) -> Option<&str> {
+    std::str::from_utf8(context.get(3..35)?).ok()
+}
+
+/// Appends a `traceparent` line that begins a trace, not sampled: whoever records decides. Answers where its value
+/// begins.
+pub(crate) fn push_new_context(random: &Random, to: &mut Vec<u8>) -> usize {
+    to.extend_from_slice(b"traceparent: ");
+    let at = to.len();
+    to.extend_from_slice(b"00-");
     random.push_hex(2, to);
     to.push(b'-');
     random.push_hex(1, to);
     to.extend_from_slice(b"-00\r\n");
+    at
 }
 
 #[cfg(test)]
@@ -93,7 +102,8 @@ mod tests {
             assert!(!well_formed(bad.as_bytes()), "{bad}");
         }
         let mut line = Vec::new();
-        push_new_context(&Random::new(), &mut line);
-        assert!(well_formed(line["traceparent: ".len()..].trim_ascii()));
+        let at = push_new_context(&Random::new(), &mut line);
+        assert!(well_formed(line[at..].trim_ascii()));
+        assert_eq!(trace_id(good.as_bytes()), Some(&good[3..35]));
     }
 }

@@ -104,6 +104,13 @@ impl RequestHead {
         self.fields.iter(&self.bytes)
     }
 
+    /// The first value of a field, by its name in lower case.
+    pub(crate) fn named(&self, name: &[u8]) -> Option<&[u8]> {
+        let mut fields = self.fields();
+        let (_, _, value) = fields.find(|(_, have, _)| have.eq_ignore_ascii_case(name))?;
+        Some(value)
+    }
+
     pub(crate) fn has(&self, kind: FieldKind) -> bool {
         self.fields.has(kind)
     }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use sinew_gateway::{AccessLog, FixedDiscovery, Gateway, Route, Routing};
+use sinew_gateway::{
+    AccessLog, FixedDiscovery, Gateway, LogField, Logging, QueryValues, Route, Routing, Share,
+};
 
 use crate::support::*;
 
@@ -202,7 +204,7 @@ fn the_access_log_tells_of_requests_and_keeps_secrets() {
         ("method", "GET"),
         ("host", "shop"),
         ("path", "/a"),
-        ("query", "page=2&token=[redacted]"),
+        ("query", "page=[redacted]&token=[redacted]"),
         ("route", "/**"),
         ("service", "app"),
         ("peer", "127.0.0.1"),
@@ -217,6 +219,70 @@ fn the_access_log_tells_of_requests_and_keeps_secrets() {
         (lines[1]["status"].as_u64(), lines[1]["code"].as_str()),
         (Some(400), Some("gateway.path_refused"))
     );
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn the_access_log_says_what_is_wanted_of_which_is_wanted() {
+    let folder = std::env::temp_dir().join(format!("sinew-gateway-log-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("access.log");
+    let service = Service::saying("hello");
+    let mut config = config(vec![route("/up", "app"), route("/down", "nobody")]);
+    config.access_log = AccessLog::File(path.clone());
+    config.logging = Logging {
+        fields: vec![
+            LogField::Status,
+            LogField::Path,
+            LogField::Query,
+            LogField::TraceId,
+            LogField::UserAgent,
+            LogField::Referer,
+        ],
+        sample: Share::try_from(0.0).unwrap(),
+        slow: Duration::from_secs(3_600),
+        query: QueryValues::Shown,
+    };
+    let world = World::with(config, &[&service], None);
+    let headers = "Host: a\r\nUser-Agent: shopper/2\r\nReferer: http://a/b?q=SECRET\r\nAuthorization: Bearer SECRET\r\nCookie: SECRET\r\n";
+    let traced = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n";
+    world.ask(&format!("GET /up HTTP/1.1\r\n{headers}\r\n"));
+    world.ask(&format!(
+        "GET /down?page=2&token=SECRET HTTP/1.1\r\n{headers}{traced}\r\n"
+    ));
+    let read = || std::fs::read_to_string(&path).unwrap();
+    world.eventually("a line", |_| read().ends_with('\n'));
+    assert_eq!(
+        read(),
+        "{\"status\":503,\"path\":\"/down\",\"query\":\"page=2&token=[redacted]\",\
+         \"trace_id\":\"4bf92f3577b34da6a3ce929d0e0e4736\",\"user_agent\":\"shopper/2\",\
+         \"referer\":\"http://a/b\"}\n"
+    );
+    let left_out = "sinew_gateway_access_log_sampled_out_total{thread=\"0\"}";
+    assert_eq!(world.metric(left_out), 1.0);
+    drop(world);
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_trace_that_the_gateway_began_is_in_its_log() {
+    let folder = std::env::temp_dir().join(format!("sinew-gateway-trace-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("access.log");
+    let service = Service::saying("hello");
+    let mut config = config(vec![route("/**", "app")]);
+    config.access_log = AccessLog::File(path.clone());
+    config.logging.fields = vec![LogField::TraceId];
+    let world = World::with(config, &[&service], None);
+    world.get("/");
+    let read = || std::fs::read_to_string(&path).unwrap();
+    world.eventually("a line", |_| read().ends_with('\n'));
+    let line: serde_json::Value = serde_json::from_str(&read()).unwrap();
+    let trace = line["trace_id"].as_str().unwrap();
+    assert_eq!(trace.len(), 32, "{line}");
+    let told = service.requests()[0].header("traceparent").unwrap();
+    assert!(told.starts_with(&format!("00-{trace}-")), "{told}");
+    drop(world);
     std::fs::remove_dir_all(&folder).unwrap();
 }
 

@@ -90,6 +90,71 @@ async fn services_routes_and_status_are_shown_to_people_and_programs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn instances_are_registered_kept_out_and_taken_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let mut node = Program::start(&[
+        "serve",
+        "--data",
+        data,
+        "--gateway",
+        "127.0.0.1:0",
+        "--control",
+        "127.0.0.1:0",
+    ]);
+    let file = folder.path().join("endpoints.json");
+    node.wait_for("endpoints.json", || std::fs::read_to_string(&file).ok())
+        .await;
+    let run = async |command: &str| -> String {
+        let args: Vec<&str> = command.split(' ').chain(["--data", data]).collect();
+        let ended = sinew(&args).await;
+        assert_eq!(ended.code, Some(0), "{command}: {}", ended.err);
+        ended.out
+    };
+    let registered = run("instances register orders orders-1 [::1]:80 --zone a --weight 0.5 --of-version 2 --metadata team=shop --check http:/health")
+    .await;
+    assert!(
+        registered.contains("team=shop version=2 zone=a"),
+        "{registered}"
+    );
+    assert!(registered.contains("check http:/health"), "{registered}");
+    run("instances register orders orders-2 10.0.0.1:80 --ttl 60s --namespace team-a").await;
+
+    let list = run("instances list --json --zone a --namespace *").await;
+    let list: Value = serde_json::from_str(&list).unwrap();
+    let instance = &list["services"][0]["instances"][0];
+    assert_eq!(list["services"].as_array().unwrap().len(), 1, "{list:#}");
+    assert_eq!(
+        (
+            &instance["weight"],
+            &instance["persistent"],
+            &instance["ttl_ms"]
+        ),
+        (&0.5.into(), &true.into(), &Value::Null)
+    );
+    let shown = run("services show orders --namespace team-a").await;
+    assert!(shown.contains("team-a/orders  orders-2"), "{shown}");
+
+    run("instances maintenance orders orders-1 on").await;
+    let status = run("instances status orders orders-1").await;
+    assert!(status.contains("out of service"), "{status}");
+    run("instances maintenance orders orders-1 off").await;
+    let status = run("instances status orders orders-1 draining").await;
+    assert!(status.contains("draining"), "{status}");
+    run("instances deregister orders orders-1").await;
+    let gone = sinew(&["instances", "status", "orders", "orders-1", "--data", data]).await;
+    assert_eq!(gone.code, Some(1));
+    assert!(
+        gone.err.contains("registry.instance_unknown"),
+        "{}",
+        gone.err
+    );
+
+    node.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(node.ended().await.code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn top_shows_what_the_gateway_does() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().to_str().unwrap();

@@ -200,16 +200,25 @@ impl Inner {
         receiver
     }
 
-    /// Waits until this node's readers see `revision`; not for ever, for the write has happened.
+    /// Waits until this node's readers see what was written; not for ever, for the write has happened.
     pub(super) async fn visible(&self, revision: Revision) -> bool {
+        let seen = self.reaches(revision).await;
+        if !seen {
+            tracing::warn!(
+                revision,
+                "a write is not visible yet; the registry's watch is behind"
+            );
+        }
+        seen
+    }
+
+    /// Waits a little for this node's readers to see `revision`.
+    pub(super) async fn reaches(&self, revision: Revision) -> bool {
         let mut applied = self.applied.subscribe();
         tokio::select! {
             biased;
             seen = applied.wait_for(|applied| *applied >= revision) => seen.is_ok(),
-            () = self.clock.sleep(self.config.visible_within) => {
-                tracing::warn!(revision, "a write is not visible yet; the registry's watch is behind");
-                false
-            }
+            () = self.clock.sleep(self.config.visible_within) => false,
         }
     }
 

@@ -85,8 +85,14 @@ impl Registry {
         let revision = match inner.store_alive(&mut instance, expected).await {
             Ok(Outcome::Committed(revision)) => revision,
             Err(error) if error.code() != LEASE_UNKNOWN => return Err(error),
-            // Its lease ended just now, or somebody else changed it: as good as a new instance.
+            // Its lease ended just now, or somebody else changed it: as good as a new instance, but
+            // for what others said of it.
             _ => {
+                let key = keys::instance(&instance.service, &instance.id);
+                let current = inner.within("get", inner.kv.get(&key)).await?;
+                if let Some(current) = current.and_then(|entry| inner.read(&entry)) {
+                    instance.keep(&current);
+                }
                 instance.lease = inner.grant_for(&instance).await?;
                 committed(inner.store_alive(&mut instance, None).await?)?
             }
@@ -311,7 +317,7 @@ impl Registry {
         since: Revision,
     ) -> Option<(Watcher, Vec<Arc<Service>>)> {
         let inner = &self.0.inner;
-        let there = inner.visible(since).await;
+        let there = inner.reaches(since).await;
         let watch = Watcher::all(inner, namespace, Some(since));
         (there && since >= inner.shared.lock().state.floor()).then_some(watch)
     }

@@ -447,6 +447,27 @@ async fn an_operators_word_survives_registering_again() {
 }
 
 #[tokio::test]
+async fn a_node_that_is_behind_does_not_unsay_an_operators_word() {
+    let setup = Setup::new();
+    let behind = setup.another();
+    let (a, b) = (setup.start().await, behind.start().await);
+    a.register(registration("orders", "orders-1"))
+        .await
+        .unwrap();
+    settle().await;
+    behind.kv.held.send_replace(true);
+    let out = Edit::Override(Some(Status::OutOfService));
+    a.edit(&name("orders"), &id("orders-1"), out).await.unwrap();
+    let register = b.register(registration("orders", "orders-1"));
+    let (registered, ()) = tokio::join!(register, async {
+        settle().await;
+        behind.kv.held.send_replace(false);
+    });
+    let registered = registered.unwrap().instance;
+    assert_eq!(registered.effective(), Status::OutOfService);
+}
+
+#[tokio::test]
 async fn reads_say_when_they_are_stale() {
     let setup = Setup::new();
     let other = setup.another();

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    check, corpus, engines,
+    check, corpus, engines, fuzz,
     run::{installed, step},
 };
 
@@ -37,6 +37,7 @@ pub(crate) fn run() -> Result<()> {
     )?;
     engines::conformance::run(true)?;
     corpus::run()?;
+    fuzz::run(&["--seconds", "8"])?;
     // Nodes that share a real engine.
     let nodes = ["-p", "sinew-node", "--features", "etcd,postgres"];
     step("cargo", &[&["test"][..], &nodes].concat(), &[])?;

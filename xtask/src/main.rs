@@ -5,6 +5,7 @@ mod check;
 mod ci;
 mod corpus;
 mod engines;
+mod fuzz;
 mod run;
 
 use std::process::ExitCode;
@@ -18,6 +19,8 @@ cargo xtask engines up NAME…      run servers for trying Sinew over them, and 
 cargo xtask engines conformance [--check]
                                   run the suites of all traits over all engines; writes docs/engines.md, or compares it
 cargo xtask corpus                send the attack corpus through nginx and HAProxy too, and tell where they and the gateway differ
+cargo xtask fuzz [TARGET] [--seconds N] [--seed S]
+                                  the gateway's parsers under mutation, each for so long (10 s); TARGET is part of a name
 cargo xtask bench NAME [--quick] [--only PART] [--json FILE]
                                   measure Sinew beside its peers (gateway, registration)
 ";
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         ["engines", "conformance"] => engines::conformance::run(false),
         ["engines", "conformance", "--check"] => engines::conformance::run(true),
         ["corpus"] => corpus::run(),
+        ["fuzz", options @ ..] => fuzz::run(options),
         ["bench", name, options @ ..] => bench::run(name, options),
         _ => {
             eprint!("{USAGE}");

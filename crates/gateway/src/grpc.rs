@@ -41,7 +41,7 @@ pub(crate) fn call_due(fields: &HeaderMap, now: Millis) -> Option<Millis> {
     })
 }
 
-fn read_timeout(text: &[u8]) -> Option<Millis> {
+pub(crate) fn read_timeout(text: &[u8]) -> Option<Millis> {
     let (unit, digits) = text.split_last()?;
     if !(1..=8).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
         return None;

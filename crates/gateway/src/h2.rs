@@ -23,6 +23,8 @@ use std::io;
 pub(crate) use accepted::Accepted;
 pub(crate) use connections::Connections;
 pub(crate) use opened::Opened;
+#[cfg(test)]
+pub(crate) use request::{Framing, render};
 pub(crate) use serve::serve;
 
 /// What a client with prior knowledge says first (RFC 9113 §3.4): to a reader of HTTP/1 a whole head,

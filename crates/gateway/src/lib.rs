@@ -37,6 +37,8 @@ mod endpoints;
 mod exchange;
 mod fault;
 mod forward;
+#[cfg(test)]
+mod fuzz;
 mod gateway;
 mod grpc;
 mod h1;

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
-use header::{Malformed, parse};
+pub(crate) use header::{Malformed, parse};
 
 /// How much is looked at before it is known to be the proxy's.
 const LOOK: usize = 256;

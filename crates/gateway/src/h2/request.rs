@@ -11,7 +11,7 @@ use crate::{
 
 /// How the body goes on from here.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Framing {
+pub(crate) enum Framing {
     None,
     /// The head says how long it is, which the `h2` crate sees to.
     Declared,
@@ -23,7 +23,7 @@ pub(super) enum Framing {
 /// Renders the head. The `h2` crate has refused what RFC 9113 §8 calls malformed as far as it reads
 /// fields one by one: upper case, pseudo-fields unknown, double or behind others, fields of a
 /// connection, and a `Content-Length` that is not the length of the body.
-pub(super) fn render(head: &Parts, framing: Framing) -> Result<Vec<u8>, Fault> {
+pub(crate) fn render(head: &Parts, framing: Framing) -> Result<Vec<u8>, Fault> {
     let malformed = Fault::malformed;
     let uri = &head.uri;
     if uri

@@ -4,16 +4,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// A whole header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Header {
+pub(crate) struct Header {
     /// Bytes of it.
-    pub(super) length: usize,
+    pub(crate) length: usize,
     /// Who connected to the proxy; nobody when it connected for itself, or does not say.
-    pub(super) source: Option<SocketAddr>,
+    pub(crate) source: Option<SocketAddr>,
 }
 
 /// The bytes are no header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(crate) struct Malformed;
 
 /// The longest line of version 1, its end included.
 const LONGEST_LINE: usize = 107;
@@ -26,7 +26,7 @@ const FIXED: usize = 16;
 
 /// Reads a header from the beginning of `bytes`. `None` while all of them belong to one that is not
 /// there as a whole.
-pub(super) fn parse(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Header>, Malformed> {
     if begins(bytes, LINE) {
         parse_line(bytes)
     } else if begins(bytes, BLOCK) {

@@ -96,6 +96,13 @@ pub struct Limits {
     pub connection_window: u64,
     /// Client connections per thread; more are answered 503 and closed.
     pub connections: usize,
+    /// Client connections per address, of all threads together; more are answered 429 and closed.
+    /// IPv6 addresses that share their first 64 bits count as one. Absent, there is no such limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections_per_address: Option<usize>,
+    /// Addresses that this is not counted for, such as proxies that do not say for whom they connect.
+    /// Those of `proxy_protocol_from` are none themselves: who they connect for is counted.
+    pub uncounted_addresses: Vec<AddressRange>,
     /// How long an unused connection to an instance is kept.
     #[serde(with = "units::duration")]
     pub upstream_idle_timeout: Duration,
@@ -116,6 +123,8 @@ impl Default for Limits {
             stream_window: 64 << 10,
             connection_window: 1 << 20,
             connections: 10_000,
+            connections_per_address: None,
+            uncounted_addresses: Vec::new(),
             upstream_idle_timeout: Duration::from_secs(30),
             upstream_idle_connections: 128,
         }

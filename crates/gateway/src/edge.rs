@@ -6,6 +6,7 @@ use std::{cell::Cell, future::Future, net::SocketAddr, pin::pin, rc::Rc, task::P
 use tokio::net::TcpStream;
 
 use crate::{
+    fault::Fault,
     proxy, server,
     stream::{Stream, TlsStream},
     timer::{Elapsed, Millis, millis},
@@ -16,6 +17,9 @@ use crate::{
 /// How long it may take once the gateway drains: few connections are at this point, and those that
 /// do nothing should not hold it up.
 const DRAINING: Millis = 1_000;
+
+/// How often a refused connection is read from.
+const MOST_DROPPED: usize = 8;
 
 /// Counts a handshake for as long as it lasts.
 struct Shaking(Rc<Worker>);
@@ -39,7 +43,7 @@ fn add(count: &Cell<usize>, change: isize) {
 
 /// Whether more than requests comes on a connection.
 pub(crate) fn is_needed(worker: &Worker, peer: SocketAddr, tls: bool) -> bool {
-    tls || speaks_for_others(worker, peer)
+    tls || worker.shared.addresses.is_some() || speaks_for_others(worker, peer)
 }
 
 /// Whether who connected says first for whom.
@@ -68,6 +72,37 @@ pub(crate) async fn enter(
             }
         }
     }
+    let held = match &worker.shared.addresses {
+        None => None,
+        Some(addresses) => match addresses.enter(peer.ip()) {
+            None => return refuse(worker, &socket, over_tls),
+            held => held,
+        },
+    };
+    serve(worker, socket, peer, over_tls).await;
+    drop(held);
+}
+
+/// Closes the connection of an address that has too many. What was sent already is dropped, since
+/// unread bytes would take the answer away from the client.
+fn refuse(worker: &Worker, socket: &TcpStream, over_tls: bool) {
+    if over_tls {
+        return;
+    }
+    let mut reply = Vec::new();
+    Fault::too_many_of_address().render(false, true, &mut reply, |to| worker.push_date(to));
+    // Best effort: a new connection's send buffer is empty, so this never waits.
+    let _ = socket.try_write(&reply);
+    let mut dropped = [0; 4 << 10];
+    for _ in 0..MOST_DROPPED {
+        if !matches!(socket.try_read(&mut dropped), Ok(1..)) {
+            return;
+        }
+    }
+}
+
+/// Answers the requests of a connection whose client is known.
+async fn serve(worker: &Rc<Worker>, socket: TcpStream, peer: SocketAddr, over_tls: bool) {
     if !over_tls {
         return server::serve(worker, Stream::Plain(socket), peer).await;
     }

@@ -235,6 +235,19 @@ impl Fault {
         Self::unavailable(503, "gateway.too_many_connections", detail).closing()
     }
 
+    pub(crate) fn too_many_of_address() -> Self {
+        let (kind, code) = (
+            Kind::ResourceExhausted,
+            "gateway.too_many_connections_of_address",
+        );
+        let detail = "your address has all the connections that one may have";
+        let fault = Self::new(429, kind, code, detail).closing();
+        Self {
+            retry_after: Some(Duration::from_secs(1)),
+            ..fault
+        }
+    }
+
     /// The instance hung up or answered something that is no HTTP.
     pub(crate) fn upstream_failed(service: &str, why: &str) -> Self {
         let detail = format!("an instance of service {service} failed to answer: {why}");

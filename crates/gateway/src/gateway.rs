@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::{
     access_log,
+    addresses::Addresses,
     config::{AccessLog, GatewayConfig},
     discovery::Discovery,
     keys::Keys,
@@ -50,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) tls: Arc<Tls>,
     pub(crate) proxies: proxy::Counters,
+    /// Counted only when there is a limit.
+    pub(crate) addresses: Option<Arc<Addresses>>,
     /// The port that clients see over TLS.
     pub(crate) tls_port: u16,
     /// Requests without TLS are sent there.
@@ -114,6 +117,7 @@ impl Gateway {
             .map_err(|error| listen_failed(address, error))?;
         let log = access_log::start(&config.access_log, &config.logging)?;
         let shared = Arc::new(Shared {
+            addresses: Addresses::of(&config),
             config,
             discovery,
             keys,
@@ -223,6 +227,9 @@ impl Gateway {
         if !self.shared.config.proxy_protocol_from.is_empty() {
             self.shared.proxies.text(&mut text);
         }
+        if let Some(addresses) = &self.shared.addresses {
+            addresses.text(&mut text);
+        }
         text
     }
 
@@ -299,6 +306,14 @@ fn thread_count(config: &GatewayConfig) -> Result<usize> {
     }
     if limits.connections == 0 {
         return invalid("limits.connections must be at least 1");
+    }
+    if limits.connections_per_address == Some(0) {
+        return invalid("limits.connections_per_address must be at least 1, or absent");
+    }
+    if limits.connections_per_address.is_none() && !limits.uncounted_addresses.is_empty() {
+        return invalid(
+            "limits.uncounted_addresses means nothing without limits.connections_per_address",
+        );
     }
     if matches!(&config.access_log, AccessLog::File(path) if path.as_os_str().is_empty()) {
         return invalid("access_log must be \"off\", \"stdout\", \"stderr\" or a file");

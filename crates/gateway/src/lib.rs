@@ -27,6 +27,7 @@
 mod access_log;
 mod action;
 mod address_range;
+mod addresses;
 mod auth;
 mod backend;
 mod compiled;

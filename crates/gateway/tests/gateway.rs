@@ -25,6 +25,8 @@ mod over_tls {
     mod upgrades;
 }
 
+#[path = "gateway/addresses.rs"]
+mod addresses;
 #[path = "gateway/backends.rs"]
 mod backends;
 #[path = "gateway/balancing.rs"]

@@ -101,7 +101,7 @@ fn bodies_and_trailers_pass_both_ways() {
         send.send_data(Bytes::from_static(b"abc"), false).unwrap();
         let mut trailers = HeaderMap::new();
         trailers.insert("x-check", "9".parse().unwrap());
-        trailers.insert("host", "evil".parse().unwrap());
+        trailers.insert("x-forwarded-for", "evil".parse().unwrap());
         send.send_trailers(trailers).unwrap();
         let answer = read(response.await.unwrap()).await.unwrap();
         assert_eq!(answer.text(), "chunked 3 [\"x-check: 9\"]");

@@ -23,6 +23,7 @@ use feed::{EmbeddedWatch, Feed};
 use index::{Index, Pressure, Progress, Snapshot, State, StoreError, disk_full};
 use leases::Leases;
 pub use options::{Options, SyncFailure};
+pub(crate) use writes::Writes;
 
 mod change;
 mod command;
@@ -32,6 +33,7 @@ pub(crate) mod index;
 mod leased;
 mod leases;
 mod options;
+mod writes;
 
 #[cfg(test)]
 mod power_loss;
@@ -160,18 +162,21 @@ impl EmbeddedKv {
             let slot = self.commands.reserve().await.map_err(|_| closed())?;
             slot.send(Command {
                 request: request(answer),
-                _budget: budget,
+                room: budget,
             });
             Ok::<_, Error>(())
         };
+        // Looked at in this order: with room in the queue no time is waited for.
         tokio::select! {
+            biased;
             queued = command => queued?,
             () = self.shared.clock.sleep(self.options.queue_timeout) => {
                 return Err(overloaded());
             }
         }
         tokio::select! {
-            answer = answered => answer.unwrap_or_else(|_| Err(closed())),
+            biased;
+            answer = answered => answer.map_or_else(|_| Err(closed()), |answer| answer.result),
             () = self.shared.clock.sleep(self.options.answer_timeout) => Err(Error::new(
                 Kind::DeadlineExceeded,
                 "kv.deadline",
@@ -368,10 +373,11 @@ impl Kv for EmbeddedKv {
     async fn commit(&self, conditions: Vec<Condition>, writes: Vec<Write>) -> Result<Outcome> {
         CAPABILITY.limits.check_transaction(&conditions, &writes)?;
         let bytes = command::weight(&conditions, &writes);
+        let transaction = Box::new((conditions, Writes::new(&writes)));
+        drop(writes);
         self.ask(
             |answer| Request::Commit {
-                conditions,
-                writes,
+                transaction,
                 answer,
             },
             bytes,

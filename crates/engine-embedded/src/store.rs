@@ -20,7 +20,7 @@ use crate::{
         unit::{BusAck, BusUnit},
     },
     journal::{self, Journal, Outcome, Pair, Staging, UnitAnswer},
-    kv::{self, EmbeddedKv, Folder, KvFace, KvOpening, Options},
+    kv::{self, EmbeddedKv, Folder, KvFace, KvOpening, Options, Writes},
 };
 
 /// Units that wait for the commit thread, at most.
@@ -179,6 +179,7 @@ impl Store {
             room = self.kv.room(bytes) => room?,
             () = self.clock.sleep(self.queue_timeout) => return Err(kv::overloaded()),
         };
+        let writes = Writes::new(&writes);
         let mut waiting = Some((conditions, writes, bus_unit, answer, room));
         let unit = move |kv: Staging<'_, KvFace>, bus: Staging<'_, BusFace>| {
             if bus.face.is_taken() {
@@ -227,10 +228,10 @@ fn stage(
     kv: Staging<'_, KvFace>,
     bus: Staging<'_, BusFace>,
     conditions: &[Condition],
-    writes: &[Write],
+    writes: &Writes,
     unit: BusUnit,
 ) -> Result<Committed> {
-    if let Some(conflict) = kv.face.check(conditions, writes)? {
+    if let Some(conflict) = kv.face.check(conditions, writes, kv.part)? {
         return Ok(Committed::Conflict(conflict));
     }
     let checked = bus.face.check_unit(unit, bus.part)?;

@@ -13,6 +13,8 @@
 //! Little endian; lease 0 is none. Version 2 of the store's format: a change of it needs a new tag in
 //! the record, and a reader of the old one.
 
+use std::ops::Range;
+
 use bytes::{Buf, BufMut, Bytes};
 use sinew_engine::kv::{Batch, Entry, Event, Key, LeaseId, Revision, Span};
 
@@ -41,6 +43,50 @@ pub(super) struct Change {
     pub(super) value: Option<(Bytes, Option<LeaseId>)>,
 }
 
+/// Where the change of one key lies among others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    start: usize,
+    pub(super) key_length: u32,
+    /// Of the value; nothing when the key is deleted.
+    pub(super) lease: Option<Option<LeaseId>>,
+    pub(super) end: usize,
+}
+
+impl Place {
+    /// Where the key lies.
+    pub(super) fn key(&self) -> Range<usize> {
+        self.start + 4..self.start + 4 + self.key_length as usize
+    }
+
+    pub(super) fn all(&self) -> Range<usize> {
+        self.start..self.end
+    }
+
+    /// Of the change that begins at `start`.
+    fn read(changes: &[u8], start: usize) -> Result<Self, Malformed> {
+        let mut rest = changes.get(start..).ok_or(Malformed)?;
+        let key_length = rest.try_get_u32_le()?;
+        rest = rest.get(key_length as usize..).ok_or(Malformed)?;
+        let lease = match rest.try_get_u8()? {
+            0 => None,
+            1 => {
+                let lease = lease(rest.try_get_u64_le()?);
+                let length = rest.try_get_u32_le()? as usize;
+                rest = rest.get(length..).ok_or(Malformed)?;
+                Some(lease)
+            }
+            _ => return Err(Malformed),
+        };
+        Ok(Self {
+            start,
+            key_length,
+            lease,
+            end: changes.len() - rest.len(),
+        })
+    }
+}
+
 /// The bytes are not what this module writes.
 #[derive(Debug)]
 pub(super) struct Malformed;
@@ -60,7 +106,12 @@ pub(super) fn end_commit(part: &mut [u8], start: usize) -> u32 {
     length
 }
 
-pub(super) fn put_change(part: &mut Vec<u8>, key: &[u8], value: Option<(&[u8], Option<LeaseId>)>) {
+pub(super) fn put_change(
+    part: &mut Vec<u8>,
+    key: &[u8],
+    value: Option<(&[u8], Option<LeaseId>)>,
+) -> Place {
+    let start = part.len();
     put_bytes(part, key);
     match value {
         None => part.put_u8(0),
@@ -69,6 +120,12 @@ pub(super) fn put_change(part: &mut Vec<u8>, key: &[u8], value: Option<(&[u8], O
             part.put_u64_le(lease.map_or(0, |lease| lease.0));
             put_bytes(part, value);
         }
+    }
+    Place {
+        start,
+        key_length: u32::try_from(key.len()).expect("the engine's limits are far below 4 GiB"),
+        lease: value.map(|(_, lease)| lease),
+        end: part.len(),
     }
 }
 
@@ -134,6 +191,19 @@ impl Commit {
                 rest.clear();
             }
             Some(change)
+        })
+    }
+
+    /// Where its changes lie, without taking part in their memory.
+    pub(super) fn places(&self) -> impl Iterator<Item = Result<Place, Malformed>> + use<'_> {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            if at >= self.changes.len() {
+                return None;
+            }
+            let place = Place::read(&self.changes, at);
+            at = place.as_ref().map_or(self.changes.len(), |place| place.end);
+            Some(place)
         })
     }
 

@@ -4,17 +4,21 @@ use sinew_core::{Error, Result};
 use sinew_engine::kv::{Condition, LeaseId, Outcome, Revision, Write};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::writes::Writes;
+
 /// What waits in the writer's queue.
 pub(crate) struct Command {
     pub(super) request: Request,
-    /// Gives the bytes back when the command is done.
-    pub(super) _budget: OwnedSemaphorePermit,
+    /// Room in the queue.
+    pub(super) room: OwnedSemaphorePermit,
 }
+
+/// What is to hold, and what is written then.
+pub(super) type Transaction = (Vec<Condition>, Writes);
 
 pub(crate) enum Request {
     Commit {
-        conditions: Vec<Condition>,
-        writes: Vec<Write>,
+        transaction: Box<Transaction>,
         answer: Answer<Outcome>,
     },
     Grant {
@@ -33,12 +37,21 @@ pub(crate) enum Request {
 
 /// Where an answer goes. It is prepared when the request is applied, and sent after the fsync.
 pub(crate) struct Answer<T> {
-    to: oneshot::Sender<Result<T>>,
+    to: oneshot::Sender<Answered<T>>,
     prepared: Option<Result<T>>,
 }
 
+/// An answer, with what the command has held: it is given back where it came from, since letting go of it takes
+/// time that the commit thread has not got.
+pub(super) struct Answered<T> {
+    pub(super) result: Result<T>,
+    _held: Held,
+}
+
+type Held = (Option<Box<Transaction>>, OwnedSemaphorePermit);
+
 impl<T> Answer<T> {
-    pub(super) fn new() -> (Self, oneshot::Receiver<Result<T>>) {
+    pub(super) fn new() -> (Self, oneshot::Receiver<Answered<T>>) {
         let (to, answered) = oneshot::channel();
         (Self { to, prepared: None }, answered)
     }
@@ -53,32 +66,39 @@ impl<T> Answer<T> {
             .and_then(|result| result.as_ref().ok())
     }
 
-    /// Whoever asked may have gone; the answer then concerns nobody.
-    pub(super) fn send(self) {
-        if let Some(result) = self.prepared {
-            let _ = self.to.send(result);
+    /// What was prepared, or `error` instead. Whoever asked may have gone; the answer then concerns
+    /// nobody.
+    fn send(self, error: Option<Error>, held: Held) {
+        if let Some(result) = error.map(Err).or(self.prepared) {
+            let _ = self.to.send(Answered {
+                result,
+                _held: held,
+            });
         }
-    }
-
-    pub(super) fn refuse(self, error: Error) {
-        let _ = self.to.send(Err(error));
     }
 }
 
-impl Request {
+impl Command {
+    /// Answers as prepared.
     pub(super) fn send(self) {
-        match self {
-            Self::Commit { answer, .. } => answer.send(),
-            Self::Grant { answer, .. } => answer.send(),
-            Self::Revoke { answer, .. } | Self::Compact { answer, .. } => answer.send(),
-        }
+        self.answer(None);
     }
 
     pub(super) fn refuse(self, error: Error) {
-        match self {
-            Self::Commit { answer, .. } => answer.refuse(error),
-            Self::Grant { answer, .. } => answer.refuse(error),
-            Self::Revoke { answer, .. } | Self::Compact { answer, .. } => answer.refuse(error),
+        self.answer(Some(error));
+    }
+
+    fn answer(self, error: Option<Error>) {
+        let room = self.room;
+        match self.request {
+            Request::Commit {
+                transaction,
+                answer,
+            } => answer.send(error, (Some(transaction), room)),
+            Request::Grant { answer, .. } => answer.send(error, (None, room)),
+            Request::Revoke { answer, .. } | Request::Compact { answer, .. } => {
+                answer.send(error, (None, room));
+            }
         }
     }
 }

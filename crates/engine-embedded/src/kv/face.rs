@@ -1,6 +1,7 @@
 //! Kv as a face of the journal: it checks transactions, one after the other, and stages them.
 
 mod conditions;
+mod staged;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -15,13 +16,15 @@ use sinew_engine::kv::{
     Condition, Key, LeaseId, Outcome, Revision, Write, lease_unknown, revision_unknown,
 };
 
+use self::staged::{Staged, StagedKeys};
 use super::{
     Options, Shared,
     change::{self, Commit, Malformed, Operation},
     command::{Command, Request},
-    index::{Head, Index, Opened, Snapshot, StoreError, disk_full},
+    index::{self, Head, Index, Opened, Snapshot, StoreError, disk_full},
     leased::Leased,
     unavailable,
+    writes::Writes,
 };
 use crate::{journal::Face, log::Sequence};
 
@@ -45,6 +48,7 @@ pub(crate) struct KvFace {
     /// What is durable.
     now: Numbers,
     turn: Turn,
+    staged: StagedKeys,
     /// Leases that are due are not ended before this moment.
     retry_at: Duration,
 }
@@ -62,8 +66,6 @@ struct Numbers {
 struct Turn {
     numbers: Numbers,
     snapshot: Option<Snapshot>,
-    /// What became of the keys that were written.
-    keys: BTreeMap<Key, Staged>,
     /// The sizes of its commits.
     sizes: Vec<u32>,
     history_bytes: u64,
@@ -73,13 +75,6 @@ struct Turn {
     ended: Vec<LeaseId>,
     /// Why nothing can be staged in this turn.
     trouble: Option<Error>,
-}
-
-#[derive(Clone, Copy)]
-struct Staged {
-    revision: Revision,
-    is_there: bool,
-    lease: Option<LeaseId>,
 }
 
 impl KvFace {
@@ -101,6 +96,7 @@ impl KvFace {
             next: opened.next,
             now,
             turn: Turn::default(),
+            staged: StagedKeys::default(),
             retry_at: Duration::ZERO,
         };
         face.begin_turn();
@@ -108,6 +104,7 @@ impl KvFace {
     }
 
     fn begin_turn(&mut self) {
+        self.staged.clear();
         self.turn = Turn {
             numbers: self.now,
             history_bytes: self.history_bytes,
@@ -124,7 +121,7 @@ impl KvFace {
 
     /// Whether it can be staged at all now.
     fn check_room(&mut self) -> Result<()> {
-        let is_first = self.turn.commands.is_empty() && self.turn.keys.is_empty();
+        let is_first = self.turn.commands.is_empty() && self.staged.is_empty();
         if is_first && self.is_nearly_full() {
             self.turn.trouble = Some(disk_full());
         }
@@ -151,10 +148,10 @@ impl KvFace {
     pub(super) fn commit(
         &mut self,
         conditions: &[Condition],
-        writes: &[Write],
+        writes: &Writes,
         part: &mut Vec<u8>,
     ) -> Result<Outcome> {
-        match self.check(conditions, writes)? {
+        match self.check(conditions, writes, part)? {
             Some(conflict) => Ok(Outcome::Conflict(conflict)),
             None => self.write(writes, part).map(Outcome::Committed),
         }
@@ -164,56 +161,52 @@ impl KvFace {
     pub(crate) fn check(
         &mut self,
         conditions: &[Condition],
-        writes: &[Write],
+        writes: &Writes,
+        part: &[u8],
     ) -> Result<Option<usize>> {
         self.check_room()?;
         for (index, condition) in conditions.iter().enumerate() {
-            if !self.holds(condition)? {
+            if !self.holds(condition, part)? {
                 return Ok(Some(index));
             }
         }
-        for write in writes {
-            if let Write::Put {
-                lease: Some(lease), ..
-            } = write
-                && !self.has_lease(*lease)
-            {
-                return Err(lease_unknown(*lease));
-            }
+        match writes.leases().find(|lease| !self.has_lease(*lease)) {
+            Some(lease) => Err(lease_unknown(lease)),
+            None => Ok(None),
         }
-        Ok(None)
     }
 
     /// Stages writes whose conditions hold; answers the revision that they make.
-    pub(crate) fn write(&mut self, writes: &[Write], part: &mut Vec<u8>) -> Result<Revision> {
-        let mut effective = Vec::with_capacity(writes.len());
-        for write in writes {
-            let is_effective = match write {
-                Write::Put { .. } => true,
-                Write::Delete { key } => self.version(key).map_err(plain)?.is_some(),
-            };
-            if is_effective {
+    pub(crate) fn write(&mut self, writes: &Writes, part: &mut Vec<u8>) -> Result<Revision> {
+        let mut effective = Vec::with_capacity(writes.each().len());
+        for write in writes.each() {
+            let is_put = write.place.lease.is_some();
+            let key = writes.key(write);
+            if is_put
+                || self
+                    .version(key, write.hash, part)
+                    .map_err(plain)?
+                    .is_some()
+            {
                 effective.push(write);
             }
         }
         if effective.is_empty() {
             return Ok(self.turn.numbers.revision);
         }
-        effective.sort_unstable_by(|a, b| a.key().cmp(b.key()));
         let revision = self.turn.numbers.revision + 1;
         let start = change::begin_commit(part, revision);
         for write in effective {
-            let (value, lease) = match write {
-                Write::Put { value, lease, .. } => (Some((&value[..], *lease)), *lease),
-                Write::Delete { .. } => (None, None),
-            };
-            change::put_change(part, write.key(), value);
+            let key = part.len() + 4;
+            part.extend_from_slice(writes.change(write));
             let staged = Staged {
+                hash: write.hash,
+                key: key..key + writes.key(write).len(),
                 revision,
-                is_there: value.is_some(),
-                lease,
+                is_there: write.place.lease.is_some(),
+                lease: write.place.lease.flatten(),
             };
-            self.turn.keys.insert(write.key().clone(), staged);
+            self.staged.insert(staged, part);
         }
         let size = change::end_commit(part, start);
         self.turn.numbers.revision = revision;
@@ -271,18 +264,13 @@ impl KvFace {
         if !self.has_lease(lease) {
             return Err(lease_unknown(lease));
         }
-        let staged = &self.turn.keys;
         let before = self.leased.keys(lease.0);
-        let mut keys: Vec<Key> = before
-            .filter(|key| !staged.contains_key(*key))
-            .cloned()
-            .collect();
-        let own = staged
-            .iter()
-            .filter(|(_, staged)| staged.lease == Some(lease));
-        keys.extend(own.map(|(key, _)| key.clone()));
+        let untouched = |key: &&Key| self.staged.get(key, index::hash(key), part).is_none();
+        let mut keys: Vec<Key> = before.filter(untouched).cloned().collect();
+        let own = self.staged.with_lease(lease, part);
+        keys.extend(own.map(Key::copy_from_slice));
         let deletes: Vec<Write> = keys.into_iter().map(|key| Write::Delete { key }).collect();
-        self.write(&deletes, part)?;
+        self.write(&Writes::new(&deletes), part)?;
         change::put_ended(part, lease.0);
         self.turn.leases.insert(lease.0, false);
         Ok(())
@@ -352,7 +340,7 @@ impl KvFace {
             {
                 self.shared.leases.granted(*lease, *ttl, now);
             }
-            command.request.send();
+            command.send();
         }
     }
 }
@@ -365,10 +353,12 @@ impl Face for KvFace {
     fn stage(&mut self, mut command: Command, part: &mut Vec<u8>) {
         match &mut command.request {
             Request::Commit {
-                conditions,
-                writes,
+                transaction,
                 answer,
-            } => answer.prepare(self.commit(conditions, writes, part)),
+            } => {
+                let (conditions, writes) = &**transaction;
+                answer.prepare(self.commit(conditions, writes, part));
+            }
             Request::Grant { ttl, answer } => answer.prepare(self.grant(*ttl, part)),
             Request::Revoke { lease, answer } => {
                 let ended = self.end(*lease, part);
@@ -423,7 +413,7 @@ impl Face for KvFace {
     fn refused(&mut self, error: &Error) {
         let turn = std::mem::take(&mut self.turn);
         for command in turn.commands {
-            command.request.refuse(refusal(error));
+            command.refuse(refusal(error));
         }
         self.retry_at = self.shared.clock.monotonic() + RETRY;
         self.begin_turn();

@@ -43,13 +43,16 @@ use sinew_core::Result;
 use sinew_engine::kv::{Entry, Page, Revision, Span, compacted, revision_unknown};
 use tokio::sync::watch;
 
-pub(super) use self::failure::{StoreError, disk_full};
 use self::{
     checkpoint::Checkpointer,
     history::HistoryFile,
     layer::Layer,
     run::{Cursor, Run},
     source::Source,
+};
+pub(super) use self::{
+    failure::{StoreError, disk_full},
+    filter::hash,
 };
 use super::{Options, change::Commit, leased::Leased};
 use crate::{journal::Hold, log::Sequence, storage::Storage};
@@ -295,8 +298,7 @@ impl Snapshot {
     }
 
     /// The revision that last changed a key, if that is known still, and whether it exists.
-    pub(super) fn version(&self, key: &[u8]) -> Stored<Option<(Revision, bool)>> {
-        let hash = filter::hash(key);
+    pub(super) fn version(&self, key: &[u8], hash: u64) -> Stored<Option<(Revision, bool)>> {
         for layer in self.layers() {
             if let Some(known) = layer.version(key, hash, self.revision) {
                 return Ok(Some(known));

@@ -19,11 +19,11 @@ impl Leased {
     pub(super) fn apply(&mut self, operation: &Operation) -> Result<(), Malformed> {
         match operation {
             Operation::Commit(commit) => {
-                for change in commit.changes() {
+                for change in commit.places() {
                     let change = change?;
-                    let lease = change.value.and_then(|(_, lease)| lease);
+                    let lease = change.lease.flatten();
                     if lease.is_some() || !self.lease_of.is_empty() {
-                        self.attach(&change.key, lease.map(|lease| lease.0));
+                        self.attach(&commit.changes[change.key()], lease.map(|lease| lease.0));
                     }
                 }
             }
@@ -39,7 +39,7 @@ impl Leased {
     }
 
     /// The key goes with this lease from now on, or with none.
-    pub(super) fn attach(&mut self, key: &Key, lease: Option<u64>) {
+    pub(super) fn attach(&mut self, key: &[u8], lease: Option<u64>) {
         if let Some(before) = self.lease_of.remove(key)
             && let Some(keys) = self.keys.get_mut(&before)
         {

@@ -1,6 +1,9 @@
 //! The thread that writes frozen layers as runs, and merges runs into larger ones.
 
+mod merge;
+
 use std::{
+    any::Any,
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -9,7 +12,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 use sinew_core::Kind;
-use sinew_engine::kv::{Revision, Span};
+use sinew_engine::kv::Span;
 
 use super::{
     Frozen, Index, Layer, Opened, Progress, Sources, State, Stored, View,
@@ -17,8 +20,8 @@ use super::{
     history::{self, HistoryFile},
     manifest::{self, Manifest},
     retained::Retained,
-    run::{self, Cursor, PageBudget, Run, RunWriter},
-    source::{Merged, Source},
+    run::{self, PageBudget, Run, RunWriter},
+    source::Source,
 };
 use crate::{
     journal::Hold,
@@ -34,9 +37,8 @@ use crate::{
 
 /// After a failure, the time until the next attempt.
 const RETRY: Duration = Duration::from_secs(1);
-/// Runs of like size that are merged, at least and at most.
-const FEW: usize = 4;
-const MANY: usize = 10;
+/// How often it is looked whether somebody still reads what is not needed any more.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The handle of the thread. Dropping it waits until the thread has ended.
 pub(super) struct Checkpointer {
@@ -120,6 +122,7 @@ pub(super) fn open(
         hold,
         budget,
         sync_failure: options.sync_failure.clone(),
+        retired: Vec::new(),
     };
     let thread = thread::Builder::new()
         .name("kv-checkpoint".to_owned())
@@ -194,6 +197,21 @@ impl Bell {
     }
 }
 
+/// A layer or a file that is not part of the store any more.
+type Retired = Arc<dyn Any + Send + Sync>;
+
+/// What is there before, and not after.
+fn retired<'a, T: Any + Send + Sync>(
+    before: &'a [Arc<T>],
+    after: &'a [Arc<T>],
+) -> impl Iterator<Item = Retired> {
+    let is_gone = |one: &&Arc<T>| !after.iter().any(|other| Arc::ptr_eq(one, other));
+    before
+        .iter()
+        .filter(is_gone)
+        .map(|one| Arc::clone(one) as Retired)
+}
+
 /// What the thread works with.
 struct Work {
     bell: Arc<Bell>,
@@ -209,6 +227,8 @@ struct Work {
     hold: Hold,
     budget: Arc<PageBudget>,
     sync_failure: SyncFailure,
+    /// What is not part of the store any more, as long as somebody reads it.
+    retired: Vec<Retired>,
 }
 
 /// Whether a merge came to its end.
@@ -223,15 +243,18 @@ impl Work {
     fn run(mut self) {
         let mut pause = Duration::ZERO;
         loop {
-            let wait = if pause.is_zero() {
+            let wait = if !pause.is_zero() {
+                pause
+            } else if !self.retired.is_empty() {
+                LOOK
+            } else {
                 // Only a belt: whoever freezes a layer rings.
                 Duration::from_secs(60)
-            } else {
-                pause
             };
             if !self.bell.wait(wait) {
                 return;
             }
+            self.let_go();
             pause = match self.work_off(None) {
                 Ok(_) => {
                     self.tell(Progress::Well);
@@ -263,6 +286,7 @@ impl Work {
             if self.bell.ends() {
                 return Ok(Merging::GivenUp);
             }
+            self.let_go();
             let frozen = self.state.view.read().sources.frozen.last().cloned();
             if let Some(frozen) = frozen {
                 self.checkpoint(&frozen)?;
@@ -385,7 +409,7 @@ impl Work {
         Ok(())
     }
 
-    fn change_sources(&self, change: impl FnOnce(&mut Sources)) {
+    fn change_sources(&mut self, change: impl FnOnce(&mut Sources)) {
         let mut view = self.state.view.write();
         let mut sources = Sources {
             active: Arc::clone(&view.sources.active),
@@ -394,106 +418,21 @@ impl Work {
             history: view.sources.history.clone(),
         };
         change(&mut sources);
-        let before = std::mem::replace(&mut view.sources, Arc::new(sources));
+        let before = &view.sources;
+        self.retired
+            .extend(retired(&before.frozen, &sources.frozen));
+        self.retired.extend(retired(&before.runs, &sources.runs));
+        self.retired
+            .extend(retired(&before.history, &sources.history));
+        view.sources = Arc::new(sources);
         drop(view);
-        // A large layer takes a moment to go: without the lock.
-        drop(before);
+        self.let_go();
     }
 
-    /// Runs that lie beside each other and are of like size, the smallest first.
-    fn pick(&self, limit: Option<u64>) -> Option<Vec<Arc<Run>>> {
-        let view = self.state.view.read();
-        let newer = view.sources.runs.iter();
-        let runs: Vec<_> = newer.take_while(|run| Some(run.number) != limit).collect();
-        let base = self.state.layer_bytes as u64 / 2 + 1;
-        let tiers: Vec<u32> = runs
-            .iter()
-            .map(|run| (run.bytes / base).max(1).ilog(4))
-            .collect();
-        let mut start = 0;
-        while start < runs.len() {
-            let tier = tiers[start];
-            let like = tiers[start..].iter().take_while(|other| **other <= tier);
-            let count = like.count().min(MANY);
-            if count >= FEW {
-                let picked = runs[start..start + count].iter();
-                return Some(picked.map(|run| Arc::clone(run)).collect());
-            }
-            start += 1;
-        }
-        None
-    }
-
-    /// Makes one run of several that lie beside each other. Between its steps what is more urgent is
-    /// done: layers, and smaller merges of newer runs.
-    fn merge(&mut self, inputs: &[Arc<Run>]) -> Stored<Merging> {
-        let floor = self.state.view.read().floor;
-        let Some((newest, oldest)) = inputs.first().zip(inputs.last()) else {
-            return Ok(Merging::Done);
-        };
-        let is_bottom = self.manifest.runs.last() == Some(&oldest.number);
-        let number = self.new_file();
-        let versions: u64 = inputs.iter().map(|run| run.versions).sum();
-        let keys = usize::try_from(versions).unwrap_or(usize::MAX);
-        let mut writer = RunWriter::new(&*self.storage, &self.folder, number, keys)?;
-        let merged = self.write_merged(&mut writer, inputs, floor, is_bottom, newest.number);
-        let path = self.folder.join(run::file_name(number));
-        if !matches!(merged, Ok(Merging::Done)) {
-            drop(writer);
-            // The next start removes it otherwise.
-            let _ = self.storage.remove(&path);
-            return merged;
-        }
-        let mut output = None;
-        if writer.is_empty() {
-            self.storage.remove(&path)?;
-        } else {
-            writer.finish()?;
-            output = Some(self.open_run(number)?);
-        }
-        let is_input = |number: u64| inputs.iter().any(|run| run.number == number);
-        let mut manifest = self.manifest.clone();
-        let at = manifest.runs.iter().position(|number| is_input(*number));
-        let at = at.unwrap_or_default();
-        manifest.runs.retain(|number| !is_input(*number));
-        if output.is_some() {
-            manifest.runs.insert(at, number);
-        }
-        self.write_manifest(manifest)?;
-        self.change_sources(|sources| {
-            sources.runs.retain(|run| !is_input(run.number));
-            sources.runs.splice(at..at, output);
-        });
-        for run in inputs {
-            run.make_obsolete();
-        }
-        Ok(Merging::Done)
-    }
-
-    fn write_merged(
-        &mut self,
-        writer: &mut RunWriter,
-        inputs: &[Arc<Run>],
-        floor: Revision,
-        is_bottom: bool,
-        newest: u64,
-    ) -> Stored<Merging> {
-        let mut sources: Vec<Box<dyn Source>> = Vec::new();
-        for run in inputs {
-            sources.push(Box::new(Cursor::through(run)?));
-        }
-        let mut versions = Merged::new(sources);
-        let mut retained = Retained::new(floor, is_bottom);
-        while let Some(key) = versions.key() {
-            let (revision, value) = (versions.revision(), versions.value());
-            if retained.keeps(key, revision, value.is_none())
-                && writer.add(key, revision, value)?
-                && self.work_off(Some(newest))? == Merging::GivenUp
-            {
-                return Ok(Merging::GivenUp);
-            }
-            versions.advance()?;
-        }
-        Ok(Merging::Done)
+    /// A large layer takes a moment to go, and a large file some more. So this thread is the last to
+    /// have them: neither a reader nor the commit thread finds itself letting go.
+    fn let_go(&mut self) {
+        // Nobody can get at these but through one who has them already.
+        self.retired.retain(|one| Arc::strong_count(one) > 1);
     }
 }

@@ -81,7 +81,7 @@ fn places(hash: u64) -> impl Iterator<Item = (usize, u64)> {
 }
 
 /// A hash of a key, stable over versions: it is in files. Multiply and fold, as wyhash does.
-pub(super) fn hash(key: &[u8]) -> u64 {
+pub(in crate::kv) fn hash(key: &[u8]) -> u64 {
     const MULTIPLIER: u64 = 0xa076_1d64_78bd_642f;
     let fold = |a: u64, b: u64| {
         let product = u128::from(a) * u128::from(b);

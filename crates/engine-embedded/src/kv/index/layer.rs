@@ -1,16 +1,18 @@
 //! The newest part of the store, in memory.
 
+mod version;
+
 use std::{
-    cmp::Reverse,
+    collections::BTreeSet,
     ops::Bound,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
 use bytes::Bytes;
-use crossbeam_skiplist::{SkipMap, map};
 use parking_lot::RwLock;
-use sinew_engine::kv::{Entry, Key, LeaseId, Revision, Span};
+use sinew_engine::kv::{Entry, Key, Revision, Span};
 
+use self::version::{Place, Version};
 use super::{
     Stored,
     filter::{self, Filter},
@@ -18,15 +20,15 @@ use super::{
 };
 use crate::kv::change::{self, Commit, Operation};
 
-type Version = (Key, Reverse<Revision>);
-type Value = Option<(Bytes, Option<LeaseId>)>;
+/// Versions that a walk takes along at once.
+const STRETCH: usize = 64;
 
 /// What some parts of records changed: each key's values by revision, newest first, and the parts
-/// themselves. One thread adds; any number reads meanwhile, and none waits.
+/// themselves. One thread adds, a commit at a time, and any number reads; the locks are held for
+/// an instant only.
 pub(super) struct Layer {
-    entries: SkipMap<Version, Value>,
+    entries: RwLock<BTreeSet<Version>>,
     filter: Filter,
-    /// Held for an instant only.
     parts: RwLock<Vec<Part>>,
     bytes: AtomicUsize,
     count: AtomicUsize,
@@ -44,14 +46,14 @@ pub(super) struct Part {
     pub(super) bytes: Bytes,
 }
 
-/// What an entry in memory takes beside its bytes, about.
+/// What an entry in memory takes beside its bytes, at most: half of it in a node of the tree that is half full.
 const OVERHEAD: usize = 190;
 
 impl Layer {
     /// One that will be full with `bytes`, for what comes after a revision.
     pub(super) fn new(bytes: usize, before: Revision) -> Self {
         Self {
-            entries: SkipMap::new(),
+            entries: RwLock::default(),
             filter: Filter::new(bytes / (OVERHEAD + 40), usize::MAX),
             parts: RwLock::default(),
             bytes: AtomicUsize::new(0),
@@ -64,11 +66,11 @@ impl Layer {
     pub(super) fn add(&self, before: Revision, bytes: &Bytes, commits: &[Commit]) -> Stored<()> {
         let mut count = 0;
         for commit in commits {
-            for change in commit.changes() {
+            let mut entries = self.entries.write();
+            for change in commit.places() {
                 let change = change?;
-                self.filter.add(filter::hash(&change.key));
-                let version = (change.key, Reverse(commit.revision));
-                self.entries.insert(version, change.value);
+                self.filter.add(filter::hash(&commit.changes[change.key()]));
+                entries.insert(Version::new(commit, &change));
                 count += 1;
             }
         }
@@ -96,47 +98,47 @@ impl Layer {
         self.bytes() == 0
     }
 
-    fn find(&self, key: &[u8], hash: u64, at: Revision) -> Option<map::Entry<'_, Version, Value>> {
+    fn find<T>(
+        &self,
+        key: &[u8],
+        hash: u64,
+        at: Revision,
+        found: impl FnOnce(&Version) -> T,
+    ) -> Option<T> {
         if !self.filter.may_have(hash) {
             return None;
         }
-        let from = (Key::copy_from_slice(key), Reverse(at));
-        let found = self.entries.lower_bound(Bound::Included(&from))?;
-        (found.key().0 == key).then_some(found)
+        let entries = self.entries.read();
+        let from: &dyn Place = &(key, at);
+        let first = entries.range::<dyn Place, _>((Bound::Included(from), Bound::Unbounded));
+        let first = first.take(1).find(|version| version.key() == key)?;
+        Some(found(first))
     }
 
     /// The revision that the key has as of another one, and whether it exists then; nothing when
     /// the layer does not know the key.
     pub(super) fn version(&self, key: &[u8], hash: u64, at: Revision) -> Option<(Revision, bool)> {
-        let found = self.find(key, hash, at)?;
-        Some((found.key().1.0, found.value().is_some()))
+        self.find(key, hash, at, |found| {
+            (found.revision, found.value().is_some())
+        })
     }
 
     /// The entry of a key as of a revision, if it exists then; nothing when the layer does not know
     /// the key.
     pub(super) fn get(&self, key: &[u8], hash: u64, at: Revision) -> Option<Option<Entry>> {
-        let found = self.find(key, hash, at)?;
-        let (key, Reverse(revision)) = found.key();
-        Some(found.value().clone().map(|(value, lease)| Entry {
-            key: key.clone(),
-            value,
-            revision: *revision,
-            lease,
-        }))
+        self.find(key, hash, at, Version::entry)
     }
 
     /// All versions of the keys of a span.
     pub(super) fn source(&self, span: &Span) -> impl Source + use<'_> {
-        let from = Bound::Included((span.start.clone(), Reverse(Revision::MAX)));
-        let to = match &span.end {
-            Some(end) => Bound::Excluded((end.clone(), Reverse(Revision::MAX))),
-            None => Bound::Unbounded,
+        let mut versions = Versions {
+            layer: self,
+            end: span.end.clone(),
+            stretch: Vec::new(),
+            at: 0,
         };
-        let mut versions = self.entries.range((from, to));
-        Versions {
-            current: versions.next(),
-            versions,
-        }
+        versions.fill(Bound::Included(&(&*span.start, Revision::MAX)));
+        versions
     }
 
     /// Appends the commits after `after` up to `until` to `to`, at most `count`.
@@ -176,40 +178,53 @@ impl Layer {
     }
 }
 
-struct Versions<'l, I> {
-    current: Option<map::Entry<'l, Version, Value>>,
-    versions: I,
+/// A walk. It holds no lock: what is added meanwhile is newer than what it is asked for.
+struct Versions<'l> {
+    layer: &'l Layer,
+    end: Option<Key>,
+    stretch: Vec<Version>,
+    at: usize,
 }
 
-impl<'l, I: Iterator<Item = map::Entry<'l, Version, Value>>> Source for Versions<'l, I> {
+impl Versions<'_> {
+    fn fill(&mut self, from: Bound<&dyn Place>) {
+        let entries = self.layer.entries.read();
+        let is_inside = |version: &&Version| {
+            let end = self.end.as_ref();
+            end.is_none_or(|end| version.key() < &**end)
+        };
+        let versions = entries.range::<dyn Place, _>((from, Bound::Unbounded));
+        let stretch = versions.take_while(is_inside).take(STRETCH);
+        self.stretch = stretch.cloned().collect();
+        self.at = 0;
+    }
+}
+
+impl Source for Versions<'_> {
     fn key(&self) -> Option<&[u8]> {
-        Some(&self.current.as_ref()?.key().0)
+        self.stretch.get(self.at).map(Version::key)
     }
 
     fn revision(&self) -> Revision {
-        let current = self.current.as_ref();
-        current.map_or(0, |current| current.key().1.0)
+        let current = self.stretch.get(self.at);
+        current.map_or(0, |current| current.revision)
     }
 
     fn value(&self) -> source::Value<'_> {
-        let (value, lease) = self.current.as_ref()?.value().as_ref()?;
-        Some((value, *lease))
+        self.stretch.get(self.at)?.value()
     }
 
     fn entry(&self) -> Option<Entry> {
-        let current = self.current.as_ref()?;
-        let (key, Reverse(revision)) = current.key();
-        let (value, lease) = current.value().clone()?;
-        Some(Entry {
-            key: key.clone(),
-            value,
-            revision: *revision,
-            lease,
-        })
+        self.stretch.get(self.at)?.entry()
     }
 
     fn advance(&mut self) -> Stored<()> {
-        self.current = self.versions.next();
+        self.at += 1;
+        if self.at == self.stretch.len()
+            && let Some(last) = self.stretch.pop()
+        {
+            self.fill(Bound::Excluded(&last));
+        }
         Ok(())
     }
 }

@@ -17,8 +17,11 @@
 //! lies behind is left over from a checkpoint that broke off and is written over by the next one.
 //! So nothing here needs a recovery of its own.
 
+mod cache;
+mod walk;
+
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -28,6 +31,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use sinew_core::{Result, Timestamp};
 
+use self::cache::Cache;
+pub(super) use self::walk::Piece;
 use super::{
     bytes::{Malformed, Put as _, Take},
     fault,
@@ -41,10 +46,10 @@ use crate::{
 const HEADER: usize = 40;
 /// A block ends when its messages have this size.
 const BLOCK_BYTES: usize = 64 << 10;
+/// Synced at once: small steps, since the log syncs on the same disk meanwhile.
+const STEP: u64 = 1 << 20;
 /// Files that are kept open.
 const OPEN_FILES: usize = 64;
-/// Places of blocks that are remembered.
-const MARKS: usize = 32 << 10;
 
 /// A partition of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -110,22 +115,6 @@ pub(super) struct Files {
     open: Mutex<VecDeque<(FileKey, Arc<dyn File>)>>,
     cache: Mutex<Cache>,
     cache_bytes: usize,
-}
-
-/// What was read not long ago.
-#[derive(Debug, Default)]
-struct Cache {
-    blocks: BTreeMap<FileKey, Cached>,
-    bytes: usize,
-    uses: u64,
-    /// Where blocks lie in their files.
-    marks: BTreeMap<FileKey, u64>,
-}
-
-#[derive(Debug)]
-struct Cached {
-    block: Arc<Block>,
-    used: u64,
 }
 
 impl Files {
@@ -212,6 +201,8 @@ impl Files {
                 }
             };
             let path = self.path(place, segment.first);
+            let failed = |cause| fault::failed_sync(&self.failed_sync, &path, cause);
+            let mut synced = segment.length;
             while segment.length < segment_bytes && messages.peek().is_some() {
                 buffer.clear();
                 let until = put_block(&mut buffer, place, offset, &mut messages);
@@ -222,9 +213,12 @@ impl Files {
                 segment.length += buffer.len() as u64;
                 (segment.end, segment.until) = (end, published);
                 offset = end;
+                if segment.length - synced >= STEP {
+                    file.sync_data().map_err(failed)?;
+                    synced = segment.length;
+                }
             }
-            file.sync_data()
-                .map_err(|cause| fault::failed_sync(&self.failed_sync, &path, cause))?;
+            file.sync_data().map_err(failed)?;
             written.push(segment);
         }
         Ok(written)
@@ -365,116 +359,6 @@ impl Files {
         } else {
             Err(fault::corrupt(path, at, "there is no block of messages"))
         }
-    }
-}
-
-/// What a walk through a file finds, in order.
-pub(super) enum Piece {
-    /// A block.
-    Whole(Block),
-    /// From an offset to another one no message can be read, from this byte on.
-    Hole(u64, u64, u64),
-}
-
-impl Files {
-    /// Walks through a segment's file that may be damaged. `known` says where the segment ends; when
-    /// it is not known, the walk ends with the last block.
-    pub(super) fn walk(
-        &self,
-        place: Place,
-        first: u64,
-        known: Option<&Segment>,
-        mut visit: impl FnMut(Piece) -> Result<()>,
-    ) -> Result<()> {
-        let path = self.path(place, first);
-        let reading = |cause| fault::io("reading", &path, cause);
-        let bytes = match self.storage.open(&path) {
-            Ok(file) => {
-                let mut bytes = vec![0; to_usize(file.len().map_err(reading)?)];
-                let read = file.read_at(&mut bytes, 0).map_err(reading)?;
-                bytes.truncate(read);
-                Bytes::from(bytes)
-            }
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Bytes::new(),
-            Err(cause) => return Err(reading(cause)),
-        };
-        let length = known.map_or(bytes.len(), |segment| to_usize(segment.length));
-        let bytes = bytes.slice(..length.min(bytes.len()));
-        let end = known.map_or(u64::MAX, |segment| segment.end);
-        let (mut at, mut next) = (0, first);
-        while at < bytes.len() {
-            let follows = whole_at(place, &bytes, at).filter(|block| block.first == next);
-            if let Some(block) = follows {
-                at += block.length;
-                next = block.end();
-                visit(Piece::Whole(block))?;
-                continue;
-            }
-            let later = (at + 1..bytes.len()).find(|at| {
-                let block = whole_at(place, &bytes, *at);
-                block.is_some_and(|block| block.first > next && block.end() <= end)
-            });
-            let Some(later) = later else { break };
-            let first = whole_at(place, &bytes, later).map_or(next, |block| block.first);
-            visit(Piece::Hole(at as u64, next, first))?;
-            (at, next) = (later, first);
-        }
-        match known {
-            Some(segment) if next < segment.end => visit(Piece::Hole(at as u64, next, segment.end)),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// The block that begins there, if a whole one does.
-fn whole_at(place: Place, bytes: &Bytes, at: usize) -> Option<Block> {
-    let head = head(bytes.get(at..)?.first_chunk()?);
-    let end = at.checked_add(HEADER)?.checked_add(head.length)?;
-    if head.count == 0 || end > bytes.len() {
-        return None;
-    }
-    let block = bytes.slice(at..end);
-    (checksum(place, &block) == head.checksum).then(|| decode(&head, block).ok())?
-}
-
-impl Cache {
-    fn block(&mut self, place: Place, offset: u64) -> Option<Arc<Block>> {
-        self.uses += 1;
-        let range = (place, 0)..=(place, offset);
-        let (_, cached) = self.blocks.range_mut(range).next_back()?;
-        if cached.block.end() <= offset {
-            return None;
-        }
-        cached.used = self.uses;
-        Some(Arc::clone(&cached.block))
-    }
-
-    fn put(&mut self, place: Place, block: &Arc<Block>, most: usize) {
-        self.uses += 1;
-        let cached = Cached {
-            block: Arc::clone(block),
-            used: self.uses,
-        };
-        self.bytes += block.bytes;
-        if let Some(before) = self.blocks.insert((place, block.first), cached) {
-            self.bytes -= before.block.bytes;
-        }
-        while self.bytes > most && self.blocks.len() > 1 {
-            let oldest = self.blocks.iter().min_by_key(|(_, cached)| cached.used);
-            let Some(key) = oldest.map(|(key, _)| *key) else {
-                return;
-            };
-            if let Some(removed) = self.blocks.remove(&key) {
-                self.bytes -= removed.block.bytes;
-            }
-        }
-    }
-
-    fn mark(&mut self, block: FileKey, at: u64) {
-        if self.marks.len() >= MARKS {
-            self.marks.clear();
-        }
-        self.marks.insert(block, at);
     }
 }
 

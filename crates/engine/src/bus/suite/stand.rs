@@ -155,14 +155,24 @@ impl Stand {
     }
 
     async fn records(&self, topic: &str, partition: u32) -> Vec<Record> {
+        loop {
+            match self.try_records(topic, partition).await {
+                // Retention took the first ones between two calls.
+                Err(error) if error.kind() == Kind::OutOfRange => {}
+                found => return found.unwrap(),
+            }
+        }
+    }
+
+    async fn try_records(&self, topic: &str, partition: u32) -> Result<Vec<Record>> {
         let state = self.bus().topic(&name(topic)).await.unwrap();
         let range = state.partitions[partition as usize].clone();
         let (mut found, mut offset) = (Vec::new(), range.start);
         loop {
             let from = Position { partition, offset };
-            let records = self.bus().read(&name(topic), from, 7).await.unwrap();
+            let records = self.bus().read(&name(topic), from, 7).await?;
             let Some(last) = records.last() else {
-                return found;
+                return Ok(found);
             };
             offset = last.position.offset + 1;
             found.extend(records);

@@ -4,7 +4,8 @@
 //! for the answer and goes on. redb and SQLite get what Sinew has: one thread that writes what waits
 //! as one transaction. etcd, in its own process, gets each transaction as one of its own.
 //!
-//! Parts (`--only`): `peers`, the embedded store beside others; `layers`, the stores over etcd and PostgreSQL beside
+//! Parts (`--only`): `peers`, the embedded store beside others, of which `peers-64-random` and the like are one
+//! load, and `peers-gets` the gets; `layers`, the stores over etcd and PostgreSQL beside
 //! clients of those that do the same; `watch`; `open`.
 
 mod bound;
@@ -48,8 +49,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         .build()?;
     let folder = tempfile::tempdir()?;
     let mut figures = Vec::new();
-    if options.wants("peers") {
-        runtime.block_on(peers(folder.path(), &plan, keys, &mut figures))?;
+    if options.wants("peers") || part_of_peers(options).is_some() {
+        let part = part_of_peers(options);
+        runtime.block_on(peers(folder.path(), &plan, keys, part, &mut figures))?;
     }
     if options.wants("layers") {
         runtime.block_on(layers(&plan, &mut figures))?;
@@ -69,8 +71,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     report::print("kv", &conditions, &figures, options)
 }
 
+/// The one load of the part `peers` that is asked for.
+fn part_of_peers(options: &Options) -> Option<&str> {
+    options.only.as_deref()?.strip_prefix("peers-")
+}
+
 /// The embedded store beside others.
-async fn peers(folder: &Path, plan: &Plan, keys: u64, figures: &mut Vec<Figure>) -> Result<()> {
+async fn peers(
+    folder: &Path,
+    plan: &Plan,
+    keys: u64,
+    part: Option<&str>,
+    figures: &mut Vec<Figure>,
+) -> Result<()> {
     let stores: Vec<Arc<dyn Store>> = vec![
         Arc::new(OverKv::embedded(&folder.join("sinew"))?),
         Arc::new(peers::Redb::open(&folder.join("redb"))?),
@@ -83,9 +96,12 @@ async fn peers(folder: &Path, plan: &Plan, keys: u64, figures: &mut Vec<Figure>)
         load(store, keys).await.with_context(|| store.name())?;
     }
     let pairs: Vec<(usize, usize)> = (1..stores.len()).map(|peer| (0, peer)).collect();
-    commits(plan, &stores, keys, &COMMITTERS, &pairs, figures).await?;
-    // What was written goes where it is to stay.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    commits(plan, &stores, keys, part, &pairs, figures).await?;
+    if part.is_some_and(|part| part != "gets") {
+        return Ok(());
+    }
+    // What was written goes where it is to stay, and runs are merged.
+    tokio::time::sleep(Duration::from_secs(10)).await;
     gets(&stores, plan, keys, figures).await
 }
 
@@ -105,7 +121,7 @@ async fn layers(plan: &Plan, figures: &mut Vec<Figure>) -> Result<()> {
         for store in &stores {
             load(store, FEW_KEYS).await.with_context(|| store.name())?;
         }
-        commits(plan, &stores, FEW_KEYS, &COMMITTERS, BESIDE, figures).await?;
+        commits(plan, &stores, FEW_KEYS, None, BESIDE, figures).await?;
         for readers in [1, 64] {
             let sides: Vec<Side> = stores.iter().map(|store| reader(store, FEW_KEYS)).collect();
             let load = format!("gets {readers}");
@@ -119,16 +135,19 @@ async fn commits(
     plan: &Plan,
     stores: &[Arc<dyn Store>],
     keys: u64,
-    committers: &[usize],
+    part: Option<&str>,
     pairs: &[(usize, usize)],
     figures: &mut Vec<Figure>,
 ) -> Result<()> {
-    for committers in committers {
+    for committers in COMMITTERS {
         for place in ["random", "local"] {
+            if part.is_some_and(|part| part != format!("{committers}-{place}")) {
+                continue;
+            }
             let committer = |store| committer(store, keys, place == "local");
             let sides: Vec<Side> = stores.iter().map(committer).collect();
             let load = format!("commits {committers} {place}");
-            measure::alternate(plan, &load, *committers, &sides, pairs, figures).await?;
+            measure::alternate(plan, &load, committers, &sides, pairs, figures).await?;
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{Program, answers, find, free_port, programs, run};
+use crate::{Program, answers, certificate, find, free_port, programs, run};
 
 /// What is installed: a release of `org.apache.kafka:kafka_2.13` and its tools, with what they need, from Maven's central repository.
 macro_rules! version {
@@ -218,7 +218,7 @@ impl Program for Kafka {
             }
         }
         if self.is_secret {
-            let store = certificate(folder)?;
+            let store = key_store(folder)?;
             settings.push_str(&format!(
                 "ssl.keystore.type=PEM\nssl.keystore.location={}\n",
                 store.display()
@@ -261,15 +261,8 @@ impl Program for Kafka {
 }
 
 /// Makes a certificate that signs itself; where it stands with its key.
-fn certificate(folder: &Path) -> Result<PathBuf> {
-    run(Command::new(find("openssl", &[], "openssl")?)
-        .current_dir(folder)
-        .args(["req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"])
-        .args(["-pkeyopt", "ec_paramgen_curve:P-256"])
-        .args(["-keyout", "server.key", "-out", "server.crt"])
-        .args(["-subj", "/CN=sinew-test"])
-        .args(["-addext", "subjectAltName=IP:127.0.0.1"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"]))?;
+fn key_store(folder: &Path) -> Result<PathBuf> {
+    certificate(folder)?;
     let read = |file: &str| fs::read_to_string(folder.join(file));
     let store = folder.join("server.pem");
     fs::write(&store, read("server.key")? + &read("server.crt")?)?;

@@ -8,6 +8,8 @@
     reason = "real servers start and end in real time"
 )]
 
+mod autobahn;
+mod certificate;
 mod etcd;
 mod haproxy;
 mod kafka;
@@ -24,6 +26,8 @@ mod redis;
 mod s3;
 mod server;
 
+pub use autobahn::{Autobahn, Echo};
+pub use certificate::certificate;
 pub use etcd::Etcd;
 pub use haproxy::Haproxy;
 pub use kafka::Kafka;
@@ -33,7 +37,7 @@ pub use nats::Nats;
 pub use nginx::Nginx;
 pub use ports::free_port;
 pub use postgres::Postgres;
-pub use programs::programs;
+pub use programs::{h2spec, programs};
 pub use proxy::Proxy;
 pub use rabbitmq::RabbitMq;
 pub use redis::Redis;

@@ -27,3 +27,12 @@ pub(crate) fn go_program(name: &str, module: &str) -> Result<PathBuf> {
     }
     Ok(program)
 }
+
+/// h2spec, which asks a server for what the specifications of HTTP/2 and HPACK say; built when it is absent.
+pub fn h2spec() -> Result<PathBuf> {
+    // Later versions have a path that Go refuses for their number.
+    go_program(
+        "h2spec",
+        "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible",
+    )
+}

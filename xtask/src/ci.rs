@@ -5,6 +5,7 @@ use anyhow::Result;
 use crate::{
     check, corpus, engines, fuzz,
     run::{installed, step},
+    suites,
 };
 
 pub(crate) fn run() -> Result<()> {
@@ -38,6 +39,7 @@ pub(crate) fn run() -> Result<()> {
     engines::conformance::run(true)?;
     corpus::run()?;
     fuzz::run(&["--seconds", "8"])?;
+    suites::run(&[])?;
     // Nodes that share a real engine.
     let nodes = ["-p", "sinew-node", "--features", "etcd,postgres"];
     step("cargo", &[&["test"][..], &nodes].concat(), &[])?;

@@ -4,7 +4,7 @@ pub(crate) mod conformance;
 mod up;
 
 use anyhow::{Result, bail};
-use sinew_testbed::{Kafka, Nats, S3, find};
+use sinew_testbed::{Autobahn, Kafka, Nats, S3, find, h2spec};
 
 use crate::run::step;
 
@@ -71,6 +71,18 @@ impl Engine {
         engine
     }
 
+    /// One that is fetched from Python's package index when it is absent.
+    const fn pip(
+        name: &'static str,
+        program: &'static str,
+        build: fn() -> Result<()>,
+        why: &'static str,
+    ) -> Self {
+        let mut engine = Self::new(name, program, "(from pip)", why);
+        engine.build = Some(build);
+        engine
+    }
+
     fn is_installed(&self) -> bool {
         if self.build.is_some() {
             let has = |(program, package): &(&str, &str)| find(program, &[], package).is_ok();
@@ -126,6 +138,18 @@ const ENGINES: &[Engine] = &[
     ),
     Engine::maven("kafka", Kafka::FOLDER, Kafka::install, "Bus over Kafka"),
     Engine::go("s3", "versitygw", S3::install, "Blob over S3"),
+    Engine::go(
+        "h2spec",
+        "h2spec",
+        || h2spec().map(drop),
+        "HTTP/2 cases for the gateway",
+    ),
+    Engine::pip(
+        "autobahn",
+        Autobahn::FOLDER,
+        Autobahn::install,
+        "WebSocket cases for the gateway",
+    ),
 ];
 
 /// The peers that `bench gateway` needs.

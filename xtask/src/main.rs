@@ -7,12 +7,13 @@ mod corpus;
 mod engines;
 mod fuzz;
 mod run;
+mod suites;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "\
 cargo xtask check                 the rules of the house: who may depend on whom, error pages, links, file lengths
-cargo xtask ci                    everything CI runs after the tests: format, clippy, docs, check, licences, the demo
+cargo xtask ci                    everything CI runs after the tests: format, clippy, docs, check, licences, engines, suites, the demo
 cargo xtask engines list          what real software the benches and suites use, and what of it is installed
 cargo xtask engines install NAME… install it from the system's packages (NAME may be `all`)
 cargo xtask engines up NAME…      run servers for trying Sinew over them, and tell their URLs
@@ -21,6 +22,7 @@ cargo xtask engines conformance [--check]
 cargo xtask corpus                send the attack corpus through nginx and HAProxy too, and tell where they and the gateway differ
 cargo xtask fuzz [TARGET] [--seconds N] [--seed S]
                                   the gateway's parsers under mutation, each for so long (10 s); TARGET is part of a name
+cargo xtask suites [NAME…]        ask the gateway for what public suites say of HTTP/2 (h2spec) and WebSockets (websocket)
 cargo xtask bench NAME [--quick] [--only PART] [--json FILE]
                                   measure Sinew beside its peers (gateway, registration)
 ";
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         ["engines", "conformance", "--check"] => engines::conformance::run(true),
         ["corpus"] => corpus::run(),
         ["fuzz", options @ ..] => fuzz::run(options),
+        ["suites", names @ ..] => suites::run(names),
         ["bench", name, options @ ..] => bench::run(name, options),
         _ => {
             eprint!("{USAGE}");

@@ -16,5 +16,5 @@ pub(crate) use fields::{FieldKind, Fields, classify};
 pub(crate) use protocols::push_protocols;
 pub(crate) use request::{Destination, Framing, MOST_HEADERS, RequestHead};
 pub(crate) use response::ResponseHead;
-pub(crate) use scan::{HeadScan, Scanned};
+pub(crate) use scan::{HeadScan, Scanned, is_foreign};
 pub(crate) use trailers::{push_announcement, push_last_chunk};

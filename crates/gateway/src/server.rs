@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use crate::{
     fault::Fault,
     forward::{self, Outcome},
-    h1::{HeadScan, Scanned},
+    h1::{self, HeadScan, Scanned},
     h2, prepare,
     record::Record,
     scratch::Scratch,
@@ -164,16 +164,23 @@ async fn answer_all(
         match read_head(worker, client, scratch).await {
             Ok(Next::Nothing) => return After::KeepAlive,
             Ok(Next::End) => return After::Close,
-            Ok(Next::Head { .. })
-                if std::mem::take(first) && scratch.input.unread().starts_with(h2::PREFACE) =>
-            {
+            Ok(Next::Head { .. }) if *first && scratch.input.unread().starts_with(h2::PREFACE) => {
                 return After::Http2;
             }
-            Ok(Next::Head { length }) => match answer(worker, client, scratch, length).await {
-                After::KeepAlive if scratch.input.is_empty() => return After::KeepAlive,
-                After::KeepAlive => {}
-                after => return after,
-            },
+            Ok(Next::Head { .. }) if *first && h1::is_foreign(scratch.input.unread()) => {
+                // A status line would be one more thing that whoever speaks it does not understand.
+                worker.counters().malformed.add(1);
+                tracing::debug!(peer = %client.peer.ip(), "a client speaks no HTTP");
+                return After::Linger;
+            }
+            Ok(Next::Head { length }) => {
+                *first = false;
+                match answer(worker, client, scratch, length).await {
+                    After::KeepAlive if scratch.input.is_empty() => return After::KeepAlive,
+                    After::KeepAlive => {}
+                    after => return after,
+                }
+            }
             Err(fault) => return refuse(worker, client, scratch, &fault).await,
         }
     }

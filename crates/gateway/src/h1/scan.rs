@@ -35,9 +35,42 @@ impl HeadScan {
     }
 }
 
+/// Whether a connection's first line has the three words of a request's, but the third does not name
+/// HTTP: whoever sent it speaks something else, as one that begins HTTP/2 with a wrong preface does
+/// (RFC 9113 §3.4).
+pub(crate) fn is_foreign(head: &[u8]) -> bool {
+    let end = memchr::memchr(b'\r', head).unwrap_or(head.len());
+    let mut words = head[..end].split(|byte| *byte == b' ');
+    let (_, _, protocol) = (words.next(), words.next(), words.next());
+    let is_http = |word: &[u8]| {
+        word.get(..4)
+            .is_some_and(|name| name.eq_ignore_ascii_case(b"http"))
+    };
+    words.next().is_none() && protocol.is_some_and(|word| !word.is_empty() && !is_http(word))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_names_another_protocol_is_foreign() {
+        for (line, expected) in [
+            ("INVALID CONNECTION PREFACE\r\n\r\n", true),
+            ("GET sip:a SIP/2.0\r\n\r\n", true),
+            ("DESCRIBE rtsp://a RTSP/1.0", true),
+            ("GET / HTTP/1.1\r\n\r\n", false),
+            ("GET / http/1.1\r\n\r\n", false),
+            ("GET / HTTP/7\r\n\r\n", false),
+            ("GET /\r\n\r\n", false),
+            ("GET / \r\n\r\n", false),
+            ("GET  / HTTP/1.1\r\n\r\n", false),
+            ("GET /a b HTTP/1.1\r\n\r\n", false),
+            ("\r\n", false),
+        ] {
+            assert_eq!(is_foreign(line.as_bytes()), expected, "{line:?}");
+        }
+    }
 
     #[test]
     fn finds_the_end_however_the_bytes_arrive() {

@@ -5,6 +5,27 @@ use std::time::Duration;
 use crate::support::*;
 
 #[test]
+fn what_speaks_something_else_is_hung_up_on() {
+    let service = Service::saying("passed");
+    let world = World::of(&[&service]);
+    for line in [
+        "INVALID CONNECTION PREFACE\r\n\r\n",
+        "OPTIONS sip:a SIP/2.0\r\nHost: a\r\n\r\n",
+    ] {
+        let mut client = world.client();
+        client.send(&format!("{line}GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert!(client.0.closed(), "{line:?}");
+    }
+    assert_eq!(world.metric("sinew_gateway_requests_malformed_total"), 2.0);
+    // Behind a request it is one that is malformed.
+    let mut client = world.client();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\nINVALID CONNECTION PREFACE\r\n\r\n");
+    assert_eq!(client.response().status(), 200);
+    assert_eq!(client.response().status(), 400);
+    assert_eq!(service.requests().len(), 1);
+}
+
+#[test]
 fn slow_clients_are_shown_the_door() {
     let service = Service::saying("passed");
     let mut config = config(vec![route("/**", "app")]);

@@ -14,3 +14,4 @@ mod node_restart;
 mod orphans;
 mod refusals;
 mod routes;
+mod take_over;

@@ -167,7 +167,7 @@ async fn in_time<T>(
         if let Poll::Ready(outcome) = work.as_mut().poll(cx) {
             return Poll::Ready(Ok(outcome));
         }
-        if worker.draining() && !std::mem::replace(&mut draining, true) {
+        if worker.hurries() && !std::mem::replace(&mut draining, true) {
             due = due.min(timer.now() + DRAINING);
         }
         match timer.arm(due, cx) {

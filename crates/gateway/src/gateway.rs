@@ -12,7 +12,6 @@ use std::{
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use sinew_core::{Error, Kind, Result};
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::watch;
 
 use crate::{
@@ -21,6 +20,7 @@ use crate::{
     config::{AccessLog, GatewayConfig},
     discovery::Discovery,
     keys::Keys,
+    listen::{Listeners, listen, listen_failed},
     metrics::{Metrics, Stats},
     policy, proxy,
     route::{Auth, Route},
@@ -39,6 +39,8 @@ pub struct Gateway {
     tls_address: Option<SocketAddr>,
     _watcher: Option<tls::Watcher>,
     workers: Mutex<Vec<JoinHandle<()>>>,
+    /// Of its own, for another gateway; without them it could not be asked for any.
+    sockets: Mutex<Option<Listeners>>,
     /// One change of the routes at a time; the snapshots before, for as long as somebody uses them.
     changing: Mutex<Vec<Arc<Snapshot>>>,
 }
@@ -67,6 +69,8 @@ pub(crate) struct Shared {
 pub(crate) enum Phase {
     Serving,
     Draining,
+    /// It drains, and another gateway goes on with its sockets.
+    Leaving,
     Stopped,
 }
 
@@ -82,7 +86,21 @@ impl Gateway {
         discovery: Arc<dyn Discovery>,
         keys: Option<Arc<dyn Keys>>,
     ) -> Result<Self> {
-        let threads = thread_count(&config)?;
+        Self::start_on(config, Listeners::default(), discovery, keys)
+    }
+
+    /// As [`Gateway::start`], but on sockets that listen already ([`Gateway::listeners`]). There are at least as many
+    /// threads as sockets: one that is closed would reset the connections that wait on it.
+    ///
+    /// Besides, `gateway.listeners_differ` (FailedPrecondition) when they listen elsewhere than the configuration says.
+    pub fn start_on(
+        config: GatewayConfig,
+        listeners: Listeners,
+        discovery: Arc<dyn Discovery>,
+        keys: Option<Arc<dyn Keys>>,
+    ) -> Result<Self> {
+        listeners.check(&config)?;
+        let threads = thread_count(&config)?.max(listeners.plain.len());
         let metrics = Metrics::new(threads);
         policy::check(&config.routing.upstreams)?;
         let router = Router::build(config.routing.routes.clone())?;
@@ -101,17 +119,24 @@ impl Gateway {
             )
         })?;
         let tls = Arc::new(tls);
-        let (address, listeners) = listen(config.address, threads)?;
+        let (address, plain) = listen(config.address, threads, listeners.plain)?;
         let over_tls = match &config.tls {
-            Some(config) => Some(listen(config.address, threads)?),
+            Some(config) => Some(listen(config.address, threads, listeners.tls)?),
             None => None,
         };
         let (tls_address, tls_listeners) = over_tls.unzip();
+        let listeners = Listeners {
+            plain,
+            tls: tls_listeners.unwrap_or_default(),
+        };
+        let sockets = listeners
+            .try_clone()
+            .map_err(|error| listen_failed(address, error))?;
         let public_port = config.tls.as_ref().and_then(|tls| tls.public_port);
         let tls_port = public_port.or(tls_address.map(|address| address.port()));
         let tls_port = tls_port.unwrap_or_default();
         let redirects = config.tls.as_ref().is_some_and(|tls| tls.redirect);
-        let mut tls_listeners = tls_listeners.unwrap_or_default().into_iter();
+        let mut tls_listeners = listeners.tls.into_iter();
         let watcher = watched
             .watch(tls.clone())
             .map_err(|error| listen_failed(address, error))?;
@@ -138,12 +163,13 @@ impl Gateway {
             tls_address,
             _watcher: watcher,
             workers: Mutex::default(),
+            sockets: Mutex::new(Some(sockets)),
             changing: Mutex::default(),
         };
         if let Some(address) = tls_address {
             tracing::info!(%address, "clients may connect over TLS");
         }
-        for (index, listener) in listeners.into_iter().enumerate() {
+        for (index, listener) in listeners.plain.into_iter().enumerate() {
             gateway.spawn(index, [Some(listener), tls_listeners.next()])?;
         }
         Ok(gateway)
@@ -185,6 +211,16 @@ impl Gateway {
     /// Where it listens for TLS, if it does.
     pub fn tls_address(&self) -> Option<SocketAddr> {
         self.tls_address
+    }
+
+    /// The sockets that it listens on, for another gateway to go on with; none when it drains. It listens on them, too,
+    /// until it is told to leave ([`Gateway::leave`]).
+    ///
+    /// `gateway.listen` (Unavailable) when the system gives no more file descriptors.
+    pub fn listeners(&self) -> Result<Option<Listeners>> {
+        let sockets = self.sockets.lock();
+        let clones = sockets.as_ref().map(Listeners::try_clone).transpose();
+        clones.map_err(|error| listen_failed(self.address, error))
     }
 
     /// Replaces the routes; requests that come in from now on see the new ones, connections and
@@ -241,7 +277,20 @@ impl Gateway {
     /// Accepts no more, lets what is in flight finish, at most `limit`, with `Connection: close` on
     /// the responses, then stops. Returns how many requests were cut off.
     pub async fn drain(&self, limit: Duration) -> u64 {
-        self.phase.send_replace(Phase::Draining);
+        self.end(Phase::Draining, limit).await
+    }
+
+    /// As [`Gateway::drain`], when another gateway goes on with its sockets. There is no haste then: a connection on
+    /// which a client may just be sending its next request is not closed, but gets one more response, with
+    /// `Connection: close`, if the request comes within `limit`.
+    pub async fn leave(&self, limit: Duration) -> u64 {
+        self.end(Phase::Leaving, limit).await
+    }
+
+    async fn end(&self, phase: Phase, limit: Duration) -> u64 {
+        // Open, they would hold connections that nobody accepts.
+        drop(self.sockets.lock().take());
+        self.phase.send_replace(phase);
         let finished = async {
             while self.stats().connections > 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -340,49 +389,5 @@ fn check_proofs(config: &GatewayConfig, routes: &[Route]) -> Result<()> {
             ),
         )),
         _ => Ok(()),
-    }
-}
-
-/// One listener per thread on one port; the kernel spreads connections over them (SO_REUSEPORT).
-fn listen(address: SocketAddr, threads: usize) -> Result<(SocketAddr, Vec<TcpListener>)> {
-    let failed = |error| listen_failed(address, error);
-    if address.port() != 0 {
-        // SO_REUSEPORT would share the port with another gateway of the same user without a word;
-        // a socket without it finds out.
-        drop(bind(address, false).map_err(failed)?);
-    }
-    let first = bind(address, true).map_err(failed)?;
-    let address = first.local_addr().map_err(failed)?;
-    let mut listeners = vec![first];
-    for _ in 1..threads {
-        listeners.push(bind(address, true).map_err(failed)?);
-    }
-    Ok((address, listeners))
-}
-
-fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    // Connections of an earlier process that are still closing do not hold the port.
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    if shared {
-        socket.listen(4_096)?;
-    }
-    Ok(socket.into())
-}
-
-fn listen_failed(address: SocketAddr, error: io::Error) -> Error {
-    if error.kind() == io::ErrorKind::AddrInUse {
-        let message = format!("{address} is in use by another process");
-        Error::new(Kind::AlreadyExists, "gateway.address_in_use", message)
-    } else {
-        let message = format!("the gateway cannot listen on {address}");
-        Error::new(Kind::Unavailable, "gateway.listen", message).with_source(error)
     }
 }

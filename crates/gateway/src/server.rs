@@ -144,7 +144,7 @@ async fn wait(worker: &Worker, client: &mut Client) -> bool {
         if let Poll::Ready(ready) = client.stream.poll_read_ready(cx) {
             return Poll::Ready(ready.is_ok());
         }
-        if worker.draining() || client.timer.arm(due, cx).is_err() {
+        if worker.hurries() || client.timer.arm(due, cx).is_err() {
             return Poll::Ready(false);
         }
         Poll::Pending

@@ -52,6 +52,8 @@ pub(crate) struct Worker {
     /// Copies of requests on their way.
     pub(crate) mirrors: Cell<usize>,
     draining: Cell<bool>,
+    /// It drains, but not in haste: another gateway takes the new connections.
+    leaving: Cell<bool>,
     stopping: Cell<bool>,
     /// TLS handshakes going on.
     pub(crate) handshakes: Cell<usize>,
@@ -95,6 +97,7 @@ impl Worker {
             spare: RefCell::default(),
             mirrors: Cell::new(0),
             draining: Cell::new(false),
+            leaving: Cell::new(false),
             stopping: Cell::new(false),
             handshakes: Cell::new(0),
             date: RefCell::default(),
@@ -160,6 +163,11 @@ impl Worker {
     /// Whether connections should end.
     pub(crate) fn draining(&self) -> bool {
         self.draining.get()
+    }
+
+    /// Whether connections should end even where a client may just be sending something.
+    pub(crate) fn hurries(&self) -> bool {
+        self.draining.get() && !self.leaving.get()
     }
 
     /// Whether the thread ends: what has no end of its own should end now.
@@ -312,6 +320,13 @@ pub(crate) async fn run(
                                 accept_waiting(&worker, &listener, over_tls).await;
                             }
                         }
+                        worker.draining.set(true);
+                        worker.ticker.wake_all();
+                    }
+                    Phase::Leaving => {
+                        // What waits to be accepted is the other gateway's.
+                        (plain, tls) = (None, None);
+                        worker.leaving.set(true);
                         worker.draining.set(true);
                         worker.ticker.wake_all();
                     }

@@ -12,12 +12,14 @@ mod keys;
 mod node;
 pub mod offline;
 pub mod routing;
+mod takeover;
 mod view;
 
 pub use config::{Config, JwtConfig, ServiceUrl, Sources};
 pub use folder::{DataFolder, Endpoints};
-pub use node::Node;
+pub use node::{HandOver, Node};
 /// What the control API answers, for those who ask it.
 pub use sinew_api::rest::model;
 /// What the node's registry speaks, for who runs a node in its own process.
 pub use sinew_coordination::registry;
+pub use takeover::Successor;

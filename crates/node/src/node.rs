@@ -1,5 +1,7 @@
 //! A running node: what is started in which order, and stopped in which.
 
+mod hand_over;
+
 use std::{
     io::ErrorKind,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -14,7 +16,7 @@ use sinew_api::{
 use sinew_coordination::{documents::Documents, registry::Registry};
 use sinew_core::{Clock, Drain, Error, Kind, Result};
 use sinew_engine::kv::Kv;
-use sinew_gateway::{Gateway, Keys, Routing};
+use sinew_gateway::{Gateway, Keys, Listeners, Routing};
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},
@@ -27,13 +29,18 @@ use crate::{
     engines::KvEngine,
     keys::PublishedKeys,
     routing::{self, Control, Own},
+    takeover::{Door, Predecessor, Sockets},
     view::View,
 };
+
+pub use hand_over::HandOver;
 
 /// Threads of the control plane; the gateway has its own.
 const CONTROL_THREADS: usize = 2;
 /// How long the control API may take to finish what it is at, after the gateway has.
 const CONTROL_DRAIN: Duration = Duration::from_secs(2);
+/// How long a node that takes over waits for the keys of tokens before it accepts connections.
+const KEYS_WITHIN: Duration = Duration::from_secs(5);
 
 /// A running node. Dropping it stops it at once; [`Node::drain_and_stop`] lets requests finish.
 pub struct Node {
@@ -52,6 +59,10 @@ struct Parts {
     tokens: Tokens,
     new_tokens: bool,
     control_address: SocketAddr,
+    /// The control API's socket once more, for a successor.
+    control_socket: std::net::TcpListener,
+    /// None over an engine that was open already: nobody else could open it.
+    door: Option<Door>,
     folder: DataFolder,
     /// As it was started, but for what can change while it runs.
     config: Config,
@@ -65,16 +76,33 @@ impl Node {
     /// `node.data_unusable`, `node.token_invalid`; AlreadyExists `node.port_taken`; what the engine
     /// and the gateway answer.
     pub async fn start(config: Config) -> Result<Self> {
-        Self::start_on(config, None).await
+        Self::start_on(config, None, Sockets::default()).await
+    }
+
+    /// As [`Node::start`], but where a node runs on the data folder, goes on in its place without a connection lost:
+    /// on its sockets, and with its store, which it closes when everything else is ready.
+    ///
+    /// Besides, `gateway.listeners_differ` (FailedPrecondition) when the configuration listens elsewhere than the node
+    /// that runs, `node.take_over` (Unavailable) when that does not hand over. After any error it goes on.
+    pub async fn take_over(config: Config) -> Result<Self> {
+        config.check_whole()?;
+        let Some((mut predecessor, sockets)) = Predecessor::meet(&config).await? else {
+            tracing::info!("no node runs on the data folder; starting as usual");
+            return Self::start(config).await;
+        };
+        predecessor.take().await?;
+        let node = Self::start_on(config, None, sockets).await?;
+        predecessor.relieve().await;
+        Ok(node)
     }
 
     /// As [`Node::start`], but over an engine that is open already, whatever the configuration names: several
     /// nodes in one process can share it. Its owner closes it, after the nodes.
     pub async fn start_over(config: Config, kv: Arc<dyn Kv>) -> Result<Self> {
-        Self::start_on(config, Some(kv)).await
+        Self::start_on(config, Some(kv), Sockets::default()).await
     }
 
-    async fn start_on(config: Config, kv: Option<Arc<dyn Kv>>) -> Result<Self> {
+    async fn start_on(config: Config, kv: Option<Arc<dyn Kv>>, sockets: Sockets) -> Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(CONTROL_THREADS)
             .max_blocking_threads(8)
@@ -82,7 +110,7 @@ impl Node {
             .enable_all()
             .build()
             .map_err(|error| defect("the threads of the control plane").with_source(error))?;
-        let started = runtime.spawn(Parts::start(config, kv)).await;
+        let started = runtime.spawn(Parts::start(config, kv, sockets)).await;
         // From here on dropping the node, not the runtime, ends it: a runtime must not be dropped
         // where it could block another.
         let mut node = Self {
@@ -189,7 +217,8 @@ impl Drop for Node {
 }
 
 impl Parts {
-    async fn start(config: Config, kv: Option<Arc<dyn Kv>>) -> Result<Self> {
+    /// Starts on these sockets as far as there are any.
+    async fn start(config: Config, kv: Option<Arc<dyn Kv>>, sockets: Sockets) -> Result<Self> {
         config.check_whole()?;
         let clock = Clock::system();
         let started = clock.now();
@@ -199,12 +228,13 @@ impl Parts {
         let tokens = Tokens { admin, service };
 
         // Before anything is opened: a taken port is the most common of all failures.
-        let listener = TcpListener::bind(config.control)
+        let (listener, control_socket) = listen(sockets.control, config.control)
             .await
             .map_err(|error| not_listening(config.control, &error))?;
         let control_address = listener
             .local_addr()
             .map_err(|error| not_listening(config.control, &error))?;
+        let is_shared = kv.is_some();
 
         let engine = match kv {
             Some(kv) => KvEngine::opened(kv),
@@ -225,7 +255,7 @@ impl Parts {
         let begun = routing::begin(&documents, &own, folder.path(), &clock).await;
         let mut gateway_config = config.clone();
         gateway_config.gateway.routing = begun.routing.clone();
-        let gateway = match start_gateway(gateway_config, &registry) {
+        let gateway = match start_gateway(gateway_config, sockets.gateway, &registry).await {
             Ok(gateway) => Arc::new(gateway),
             Err(error) => {
                 // The likeliest failure: the next try shall not find the store still open.
@@ -262,6 +292,14 @@ impl Parts {
         );
         tokio::spawn(Server::new(listener, api.router(), drain.clone()).run());
         let new_tokens = new_admin || new_service;
+        let door = match Door::open(folder.path()) {
+            _ if is_shared => None,
+            Ok(door) => Some(door),
+            Err(error) => {
+                tracing::warn!(%error, "no other process can take over from this one");
+                None
+            }
+        };
         let parts = Self {
             gateway,
             routes,
@@ -272,6 +310,8 @@ impl Parts {
             tokens,
             new_tokens,
             control_address,
+            control_socket,
+            door,
             folder,
             config,
         };
@@ -288,6 +328,11 @@ impl Parts {
     }
 
     async fn stop(self, limit: Duration) -> Result<u64> {
+        // What is left open would hold connections that nobody accepts.
+        drop(self.control_socket);
+        if let Some(door) = self.door {
+            door.remove();
+        }
         // The gateway first: its requests may still need the services that the registry knows.
         let cut_off = self.gateway.drain(limit).await;
         self.folder.remove_endpoints();
@@ -309,16 +354,38 @@ fn split(mut config: Config) -> (Routing, Config) {
     (std::mem::take(&mut config.gateway.routing), config)
 }
 
-fn start_gateway(config: Config, registry: &Registry) -> Result<Gateway> {
+async fn start_gateway(config: Config, sockets: Listeners, registry: &Registry) -> Result<Gateway> {
     let discovery = Arc::new(RegistryDiscovery::new(registry.clone()));
     let keys = config
         .jwt
         .map(|jwt| Arc::new(PublishedKeys::start(jwt, &*discovery)) as Arc<dyn Keys>);
+    if let Some(keys) = keys.as_ref().filter(|_| !sockets.plain.is_empty()) {
+        // The gateway before knows them, so nobody should be told that they are not known.
+        let mut known = keys.watch();
+        let known = known.wait_for(Option::is_some);
+        let _ = tokio::time::timeout(KEYS_WITHIN, known).await;
+    }
     let address = config.gateway.address;
-    Gateway::start(config.gateway, discovery, keys).map_err(|error| match error.code() {
-        "gateway.address_in_use" => port_taken("gateway", address, "--gateway"),
-        _ => error,
+    Gateway::start_on(config.gateway, sockets, discovery, keys).map_err(|error| {
+        match error.code() {
+            "gateway.address_in_use" => port_taken("gateway", address, "--gateway"),
+            _ => error,
+        }
     })
+}
+
+/// The control API's socket, twice.
+async fn listen(
+    there: Option<std::net::TcpListener>,
+    address: SocketAddr,
+) -> std::io::Result<(TcpListener, std::net::TcpListener)> {
+    let socket = match there {
+        Some(socket) => socket,
+        None => TcpListener::bind(address).await?.into_std()?,
+    };
+    socket.set_nonblocking(true)?;
+    let other = socket.try_clone()?;
+    Ok((TcpListener::from_std(socket)?, other))
 }
 
 /// The address by which a client on this machine reaches a listener.

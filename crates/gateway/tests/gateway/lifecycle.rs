@@ -329,3 +329,39 @@ fn metrics_tell_what_happened() {
         0.0
     );
 }
+
+#[test]
+fn another_gateway_goes_on_with_the_sockets() {
+    let service = Service::saying("hello");
+    let world = World::of(&[&service]);
+    let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut idle = world.client();
+    idle.send(request);
+    assert_eq!(idle.response().status(), 200);
+
+    let sockets = || world.gateway.listeners().unwrap().unwrap();
+    let mut elsewhere = config(vec![route("/**", "app")]);
+    elsewhere.address = "127.0.0.2:0".parse().unwrap();
+    let refused = Gateway::start_on(elsewhere, sockets(), world.discovery.clone(), None);
+    assert_eq!(refused.unwrap_err().code(), "gateway.listeners_differ");
+    let same = config(vec![route("/**", "app")]);
+    let next = Gateway::start_on(same, sockets(), world.discovery.clone(), None).unwrap();
+    assert_eq!(next.address(), world.gateway.address());
+
+    // Nobody knows when the client asks next: it is answered once more, and told to come again.
+    let gateway = world.gateway;
+    let leaving = std::thread::spawn(move || block_on(gateway.leave(3 * PATIENCE)));
+    let told = (0..1_000).any(|_| {
+        idle.send(request);
+        let response = idle.response();
+        assert_eq!(response.text(), "hello");
+        std::thread::sleep(Duration::from_millis(10));
+        response.header("connection").as_deref() == Some("close")
+    });
+    assert!(told && idle.0.closed());
+    assert_eq!(leaving.join().unwrap(), 0);
+    let mut client = Client::connect(next.address());
+    client.send(request);
+    assert_eq!(client.response().text(), "hello");
+    assert_eq!(next.stats().requests, 1);
+}

@@ -77,6 +77,11 @@ impl Control {
         Ok(summary(&changes))
     }
 
+    /// The routes of the file, as they are now.
+    pub(crate) fn file_routes(&self) -> Routing {
+        self.applier.own().routing
+    }
+
     pub(crate) fn status(&self) -> model::RoutesStatus {
         self.applier.status()
     }

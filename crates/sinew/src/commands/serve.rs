@@ -5,7 +5,7 @@ use std::{
 };
 
 use anyhow::Context;
-use sinew_node::{Config, DataFolder, Node, Sources};
+use sinew_node::{Config, DataFolder, HandOver, Node, Sources};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::logging;
@@ -28,17 +28,22 @@ pub(crate) struct Args {
     /// Where the control API listens; port 0 takes any free one [default: 127.0.0.1:7070]
     #[arg(long, value_name = "ADDRESS")]
     control: Option<String>,
+    /// Go on in the place of the node that runs on the data folder, without a connection lost; start as usual when
+    /// none runs
+    #[arg(long)]
+    take_over: bool,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     logging::start("info");
+    let take_over = args.take_over;
     let sources = args.sources();
     let config = Config::load(sources.clone())?;
     // Only signals are waited for here; the node brings its own threads.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(config, sources))
+    runtime.block_on(serve(config, sources, take_over))
 }
 
 impl Args {
@@ -59,16 +64,37 @@ impl Args {
     }
 }
 
-async fn serve(config: Config, sources: Sources) -> anyhow::Result<ExitCode> {
+async fn serve(config: Config, sources: Sources, take_over: bool) -> anyhow::Result<ExitCode> {
     // Before the node starts, so that a signal during the start is not lost.
     let mut signals = Signals::new().context("signals cannot be waited for")?;
     let drain = config.drain;
-    let node = Node::start(config).await?;
+    let mut node = match take_over {
+        true => Node::take_over(config).await?,
+        false => Node::start(config).await?,
+    };
     announce(&node);
 
     let has_terminal = stderr().is_terminal();
     let signal = loop {
-        match signals.next().await {
+        let signal = tokio::select! {
+            signal = signals.next() => signal,
+            successor = node.successor() => {
+                let handed = tokio::select! {
+                    biased;
+                    handed = node.hand_over(successor, drain) => handed?,
+                    signal = signals.next_end() => return Ok(stop_at_once(signal)),
+                };
+                match handed {
+                    HandOver::Done(cut_off) => {
+                        tell_stopped(cut_off);
+                        return Ok(ExitCode::SUCCESS);
+                    }
+                    HandOver::Back(same) => node = *same,
+                }
+                continue;
+            }
+        };
+        match signal {
             // A terminal that is closed sends the same signal, and who closes it wants the node to end.
             Signals::RELOAD if !has_terminal || stderr().is_terminal() => {
                 reload(&node, sources.clone());
@@ -84,17 +110,23 @@ async fn serve(config: Config, sources: Sources) -> anyhow::Result<ExitCode> {
     let stopping = node.drain_and_stop(drain);
     tokio::select! {
         biased;
-        cut_off = stopping => match cut_off? {
-            0 => tracing::info!("stopped"),
-            cut_off => tracing::warn!(cut_off, "stopped; requests that took too long were cut off"),
-        },
-        signal = signals.next_end() => {
-            tracing::warn!(signal, "stopped at once");
-            // Everything acknowledged is on disk already; there is nothing to tidy.
-            std::process::exit(INTERRUPTED);
-        }
+        cut_off = stopping => tell_stopped(cut_off?),
+        signal = signals.next_end() => return Ok(stop_at_once(signal)),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn tell_stopped(cut_off: u64) {
+    match cut_off {
+        0 => tracing::info!("stopped"),
+        cut_off => tracing::warn!(cut_off, "stopped; requests that took too long were cut off"),
+    }
+}
+
+fn stop_at_once(signal: &str) -> ExitCode {
+    tracing::warn!(signal, "stopped at once");
+    // Everything acknowledged is on disk already; there is nothing to tidy.
+    std::process::exit(INTERRUPTED);
 }
 
 /// Reads the configuration anew. What is wrong with it is said, and everything goes on as before.

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use crate::engines::KvUrl;
+use crate::{dialects::DialectConfig, engines::KvUrl};
 use sinew_coordination::{documents, registry};
 use sinew_core::{Error, Kind, Name, Result};
 use sinew_gateway::{Auth, GatewayConfig, Misfit, Place, Router, Routing};
@@ -43,6 +43,8 @@ pub struct Config {
     pub kv: String,
     /// The registry's bounds.
     pub registry: registry::Config,
+    /// A listener of its own for Eureka clients; the control API serves them in any case.
+    pub eureka: Option<DialectConfig>,
     /// How much is kept of the documents in the store, such as the stored routes.
     pub documents: documents::Config,
     /// Who issues the tokens that routes with `auth = ["jwt"]` ask for.
@@ -108,6 +110,7 @@ impl Default for Config {
             gateway: GatewayConfig::default(),
             kv: "embedded:".to_owned(),
             registry: registry::Config::default(),
+            eureka: None,
             documents: documents::Config::default(),
             jwt: None,
         }
@@ -117,7 +120,7 @@ impl Default for Config {
 impl Config {
     /// Reads and checks the configuration.
     ///
-    /// InvalidArgument `config.unreadable`, `config.invalid`, `config.control_exposed`,
+    /// InvalidArgument `config.unreadable`, `config.invalid`, `config.control_exposed`, `config.dialect_exposed`,
     /// `config.engine_unsupported`.
     pub fn load(sources: Sources) -> Result<Self> {
         let layers = Layers::read(sources)?;
@@ -156,6 +159,7 @@ impl Config {
                 self.control
             )));
         }
+        self.check_dialect("eureka", self.eureka.as_ref(), layers)?;
         KvUrl::parse(&self.kv).map_err(|why| {
             Error::new(
                 Kind::InvalidArgument,
@@ -166,6 +170,30 @@ impl Config {
         self.check_ranges(layers)?;
         self.check_tls(layers)?;
         self.check_routes(layers)
+    }
+
+    fn check_dialect(
+        &self,
+        name: &str,
+        dialect: Option<&DialectConfig>,
+        layers: &Layers,
+    ) -> Result<()> {
+        let Some(DialectConfig { address, cleartext }) = dialect else {
+            return Ok(());
+        };
+        if address.ip().is_loopback() || *cleartext {
+            return Ok(());
+        }
+        let place = layers.locate(&["registry".into(), name.into(), "address".into()]);
+        Err(Error::new(
+            Kind::InvalidArgument,
+            "config.dialect_exposed",
+            format!(
+                "{place}{address} is not of this machine alone, and the dialects have no TLS yet: whoever can \
+                 read the network can read the clients' tokens; use 127.0.0.1 or [::1], or, in a network \
+                 that you trust, say so with cleartext = true"
+            ),
+        ))
     }
 
     fn check_ranges(&self, layers: &Layers) -> Result<()> {

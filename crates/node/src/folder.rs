@@ -1,6 +1,7 @@
 //! The data folder: one process at a time, a format version, the tokens and the endpoints file.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions, TryLockError},
     io::{ErrorKind, Write},
     path::{Path, PathBuf},
@@ -31,6 +32,9 @@ pub struct Endpoints {
     pub control: String,
     /// The gateway's URL.
     pub gateway: String,
+    /// The URLs of the registry's dialects that have a listener of their own, by name (`eureka`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dialects: BTreeMap<String, String>,
 }
 
 impl DataFolder {

@@ -4,6 +4,7 @@
 pub mod backup;
 mod checks;
 mod config;
+mod dialects;
 mod discovery;
 mod engines;
 mod fetch;
@@ -16,6 +17,7 @@ mod takeover;
 mod view;
 
 pub use config::{Config, JwtConfig, ServiceUrl, Sources};
+pub use dialects::DialectConfig;
 pub use folder::{DataFolder, Endpoints};
 pub use node::{HandOver, Node};
 /// What the control API answers, for those who ask it.

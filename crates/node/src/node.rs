@@ -25,6 +25,7 @@ use tokio::{
 use crate::{
     Config, DataFolder, Endpoints,
     checks::Checker,
+    dialects::{self, Dialects},
     discovery::RegistryDiscovery,
     engines::KvEngine,
     keys::PublishedKeys,
@@ -37,6 +38,7 @@ pub use hand_over::HandOver;
 
 /// Threads of the control plane; the gateway has its own.
 const CONTROL_THREADS: usize = 2;
+const CONTROL: &str = "control API";
 /// How long the control API may take to finish what it is at, after the gateway has.
 const CONTROL_DRAIN: Duration = Duration::from_secs(2);
 /// How long a node that takes over waits for the keys of tokens before it accepts connections.
@@ -54,6 +56,7 @@ struct Parts {
     routes: Control,
     registry: Registry,
     checker: Checker,
+    dialects: Dialects,
     engine: KvEngine,
     drain: Drain,
     tokens: Tokens,
@@ -228,12 +231,13 @@ impl Parts {
         let tokens = Tokens { admin, service };
 
         // Before anything is opened: a taken port is the most common of all failures.
-        let (listener, control_socket) = listen(sockets.control, config.control)
+        let (listener, control_socket) = control_sockets(sockets.control, config.control)
             .await
-            .map_err(|error| not_listening(config.control, &error))?;
+            .map_err(|error| not_listening(config.control, CONTROL, "--control", &error))?;
         let control_address = listener
             .local_addr()
-            .map_err(|error| not_listening(config.control, &error))?;
+            .map_err(|error| not_listening(config.control, CONTROL, "--control", &error))?;
+        let listeners = dialects::Listeners::bind(&config).await?;
         let is_shared = kv.is_some();
 
         let engine = match kv {
@@ -273,6 +277,14 @@ impl Parts {
         );
         let routes = Control::start(documents, begun, own, gateway.clone(), clock.clone());
         let drain = Drain::new();
+        let dialects = Dialects::start(
+            listeners,
+            registry.clone(),
+            clock.clone(),
+            tokens.clone(),
+            &drain,
+        );
+        let eureka = dialects.eureka.clone();
         let view = View {
             clock,
             started,
@@ -283,6 +295,7 @@ impl Parts {
             registry: registry.clone(),
             gateway: gateway.clone(),
             routes: routes.clone(),
+            eureka: eureka.clone(),
         };
         let api = Api::new(
             registry.clone(),
@@ -290,7 +303,8 @@ impl Parts {
             tokens.clone(),
             drain.clone(),
         );
-        tokio::spawn(Server::new(listener, api.router(), drain.clone()).run());
+        let router = api.router().merge(eureka.router());
+        tokio::spawn(Server::new(listener, router, drain.clone()).run());
         let new_tokens = new_admin || new_service;
         let door = match Door::open(folder.path()) {
             _ if is_shared => None,
@@ -305,6 +319,7 @@ impl Parts {
             routes,
             registry,
             checker,
+            dialects,
             engine,
             drain,
             tokens,
@@ -324,6 +339,7 @@ impl Parts {
             pid: std::process::id(),
             control: format!("http://{}", self.control_address),
             gateway: format!("http://{}", reachable(self.gateway.address())),
+            dialects: self.dialects.urls(),
         }
     }
 
@@ -375,7 +391,7 @@ async fn start_gateway(config: Config, sockets: Listeners, registry: &Registry) 
 }
 
 /// The control API's socket, twice.
-async fn listen(
+async fn control_sockets(
     there: Option<std::net::TcpListener>,
     address: SocketAddr,
 ) -> std::io::Result<(TcpListener, std::net::TcpListener)> {
@@ -389,7 +405,7 @@ async fn listen(
 }
 
 /// The address by which a client on this machine reaches a listener.
-fn reachable(address: SocketAddr) -> SocketAddr {
+pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -398,24 +414,32 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-fn not_listening(address: SocketAddr, error: &std::io::Error) -> Error {
+/// Listens for `what`, whose address is set by `setting`.
+///
+/// AlreadyExists `node.port_taken`; Unavailable `node.listen`.
+pub(crate) async fn listen(address: SocketAddr, what: &str, setting: &str) -> Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|error| not_listening(address, what, setting, &error))
+}
+
+fn not_listening(address: SocketAddr, what: &str, setting: &str, error: &std::io::Error) -> Error {
     if error.kind() == ErrorKind::AddrInUse {
-        return port_taken("control API", address, "--control");
+        return port_taken(what, address, setting);
     }
     Error::new(
         Kind::Unavailable,
         "node.listen",
-        format!("the control API cannot listen on {address}: {error}"),
+        format!("the {what} cannot listen on {address}: {error}"),
     )
 }
 
-fn port_taken(what: &str, address: SocketAddr, flag: &str) -> Error {
+fn port_taken(what: &str, address: SocketAddr, setting: &str) -> Error {
     Error::new(
         Kind::AlreadyExists,
         "node.port_taken",
         format!(
             "the {what} cannot listen on {address}: another process does; stop it, or choose \
-             another port with {flag} (port 0 takes any free one)"
+             another port with {setting} (port 0 takes any free one)"
         ),
     )
 }

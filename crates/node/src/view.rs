@@ -4,7 +4,10 @@ use std::{fmt::Write, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use sinew_api::rest::{NodeView, RoutesControl, model};
+use sinew_api::{
+    eureka::Eureka,
+    rest::{NodeView, RoutesControl, model},
+};
 use sinew_coordination::registry::Registry;
 use sinew_core::{Clock, Result, Timestamp};
 use sinew_engine::{Health, kv::Kv};
@@ -27,6 +30,7 @@ pub(crate) struct View {
     pub(crate) registry: Registry,
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) routes: Control,
+    pub(crate) eureka: Eureka,
 }
 
 #[async_trait]
@@ -72,6 +76,7 @@ impl NodeView for View {
     fn metrics(&self, text: &mut String) {
         text.push_str(&self.gateway.metrics_text());
         self.routes.metrics(text);
+        self.eureka.metrics(text);
         let _ = write!(
             text,
             "# HELP sinew_engine_up Whether the engine answers.\n# TYPE sinew_engine_up gauge\n\

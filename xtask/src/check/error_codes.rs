@@ -58,6 +58,7 @@ fn codes_in(text: &str) -> impl Iterator<Item = String> {
         "demo",
         "documents",
         "engine",
+        "eureka",
         "gateway",
         "kv",
         "launcher",

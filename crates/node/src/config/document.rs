@@ -8,6 +8,7 @@ use sinew_core::{Name, units};
 use sinew_gateway::{GatewayConfig, Route, Routing, Upstream};
 
 use super::{Config, JwtConfig, ServiceUrl};
+use crate::DialectConfig;
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -56,6 +57,24 @@ struct RegistryTable {
     #[serde(with = "units::duration")]
     protect_for: Duration,
     check_other_hosts: bool,
+    eureka: Option<DialectTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DialectTable {
+    address: SocketAddr,
+    #[serde(default)]
+    cleartext: bool,
+}
+
+impl From<DialectTable> for DialectConfig {
+    fn from(table: DialectTable) -> Self {
+        Self {
+            address: table.address,
+            cleartext: table.cleartext,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -138,6 +157,7 @@ impl Default for RegistryTable {
             panic_threshold,
             protect_for,
             check_other_hosts,
+            eureka: None,
         }
     }
 }
@@ -180,6 +200,7 @@ impl Document {
                 check_other_hosts: self.registry.check_other_hosts,
                 ..registry::Config::default()
             },
+            eureka: self.registry.eureka.map(Into::into),
             documents: documents::Config {
                 versions: self.documents.versions,
                 history_bytes: usize::try_from(self.documents.history).unwrap_or(usize::MAX),

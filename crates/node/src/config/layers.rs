@@ -25,6 +25,7 @@ const TABLES: &[(&str, &[&str])] = &[
     ("SINEW_GATEWAY_TLS_", &["gateway", "tls"]),
     ("SINEW_GATEWAY_", &["gateway"]),
     ("SINEW_ENGINES_", &["engines"]),
+    ("SINEW_REGISTRY_EUREKA_", &["registry", "eureka"]),
     ("SINEW_REGISTRY_", &["registry"]),
     ("SINEW_DOCUMENTS_", &["documents"]),
     ("SINEW_AUTH_JWT_", &["auth", "jwt"]),

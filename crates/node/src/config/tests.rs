@@ -28,6 +28,7 @@ fn load(
             .replace(&path.display().to_string(), "sinew.toml");
         match error.code() {
             "config.control_exposed" => Error::new(error.kind(), "config.control_exposed", message),
+            "config.dialect_exposed" => Error::new(error.kind(), "config.dialect_exposed", message),
             "config.engine_unsupported" => {
                 Error::new(error.kind(), "config.engine_unsupported", message)
             }
@@ -205,6 +206,14 @@ fn errors_say_where_and_what_is_allowed() {
             "sinew.toml:1:1: registry.instances_per_service is 1000; use 1 to 10",
         ),
         (
+            "[registry.eureka]\naddress = \"8761\"",
+            "sinew.toml:2:11: this is not an address to listen on; write IP:PORT",
+        ),
+        (
+            "[registry.eureka]\ncleartext = true",
+            "sinew.toml:1:1: missing field `address`",
+        ),
+        (
             "[documents]\nversions = 1",
             "sinew.toml:2:12: documents.versions is 1; use 2 to 10000",
         ),
@@ -317,4 +326,20 @@ fn a_named_file_must_exist() {
         Config::load(sources).unwrap_err().code(),
         "config.unreadable"
     );
+}
+
+#[test]
+fn a_dialect_listens_beyond_this_machine_only_when_that_is_said() {
+    assert_eq!(load("", &[], &[]).unwrap().eureka, None);
+    let local = "[registry.eureka]\naddress = \"127.0.0.1:8761\"";
+    let eureka = load(local, &[], &[]).unwrap().eureka.unwrap();
+    assert_eq!((eureka.address.port(), eureka.cleartext), (8761, false));
+    let everywhere = [("SINEW_REGISTRY_EUREKA_ADDRESS", "0.0.0.0:8761")];
+    let error = load(local, &everywhere, &[]).unwrap_err();
+    assert_eq!(error.code(), "config.dialect_exposed");
+    let begin = "SINEW_REGISTRY_EUREKA_ADDRESS: 0.0.0.0:8761 is not of this machine alone";
+    assert!(error.message().starts_with(begin), "{}", error.message());
+    let meant = format!("{local}\ncleartext = true");
+    let eureka = load(&meant, &everywhere, &[]).unwrap().eureka.unwrap();
+    assert!(eureka.cleartext && eureka.address.ip().is_unspecified());
 }

@@ -65,6 +65,7 @@ fn endpoints_are_found_while_the_node_runs() {
         pid: 7,
         control: "http://127.0.0.1:1".into(),
         gateway: "http://x".into(),
+        dialects: [("eureka".to_owned(), "http://127.0.0.1:3".to_owned())].into(),
     };
     folder.write_endpoints(&endpoints).unwrap();
     assert_eq!(Endpoints::read(dir.path()).unwrap(), endpoints);

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod dialects;
 #[cfg(any(feature = "etcd", feature = "postgres"))]
 mod engines;
 mod http;

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    check, corpus, engines, fuzz,
+    check, clients, corpus, engines, fuzz,
     run::{installed, step},
     suites,
 };
@@ -43,6 +43,7 @@ pub(crate) fn run() -> Result<()> {
     // Nodes that share a real engine.
     let nodes = ["-p", "sinew-node", "--features", "etcd,postgres"];
     step("cargo", &[&["test"][..], &nodes].concat(), &[])?;
+    clients::run(&[])?;
     demo(&[], "embedded:")?;
     for (name, server) in [
         ("postgres", engines::start("postgres")?),

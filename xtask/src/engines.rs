@@ -214,7 +214,7 @@ pub(crate) fn install(names: &[&str]) -> Result<()> {
     builds.into_iter().try_for_each(|build| build())
 }
 
-fn install_packages(packages: Vec<&str>) -> Result<()> {
+pub(crate) fn install_packages(packages: Vec<&str>) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }

@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod ci;
+mod clients;
 mod corpus;
 mod engines;
 mod fuzz;
@@ -23,6 +24,7 @@ cargo xtask corpus                send the attack corpus through nginx and HAPro
 cargo xtask fuzz [TARGET] [--seconds N] [--seed S]
                                   the gateway's parsers under mutation, each for so long (10 s); TARGET is part of a name
 cargo xtask suites [NAME…]        ask the gateway for what public suites say of HTTP/2 (h2spec) and WebSockets (websocket)
+cargo xtask clients [NAME…]      run real clients of the dialects through their lives against a real node (all of tests/clients)
 cargo xtask bench NAME [--quick] [--only PART] [--json FILE]
                                   measure Sinew beside its peers (gateway, registration)
 ";
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         ["corpus"] => corpus::run(),
         ["fuzz", options @ ..] => fuzz::run(options),
         ["suites", names @ ..] => suites::run(names),
+        ["clients", names @ ..] => clients::run(names),
         ["bench", name, options @ ..] => bench::run(name, options),
         _ => {
             eprint!("{USAGE}");

@@ -27,20 +27,14 @@ pub(crate) struct Args {
 #[derive(clap::Subcommand)]
 enum Action {
     /// List instances, of all services.
-    // Its `--version` is another one.
-    #[command(disable_version_flag = true)]
     List(services::ListArgs),
     /// Register an instance that does not do so itself.
-    #[command(disable_version_flag = true)]
     Register(change::RegisterArgs),
     /// Show an instance, or set what it says of whether it takes requests.
-    #[command(disable_version_flag = true)]
     Status(change::StatusArgs),
     /// Take an instance out of service, or let its own word count again.
-    #[command(disable_version_flag = true)]
     Maintenance(change::MaintenanceArgs),
     /// Take an instance out of the registry.
-    #[command(disable_version_flag = true)]
     Deregister(change::DeregisterArgs),
 }
 

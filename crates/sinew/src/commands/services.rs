@@ -21,11 +21,8 @@ pub(crate) struct Args {
 #[derive(clap::Subcommand)]
 enum Action {
     /// List the services and their instances.
-    // Its `--version` is another one.
-    #[command(disable_version_flag = true)]
     List(ListArgs),
     /// Show one service.
-    #[command(disable_version_flag = true)]
     Show(ShowArgs),
 }
 
@@ -67,8 +64,9 @@ pub(super) struct Conditions {
     #[arg(long, value_name = "ZONE")]
     zone: Vec<String>,
     /// Only those of this version
-    #[arg(long = "of-version", value_name = "VERSION")]
-    version: Vec<String>,
+    // clap calls its own flag `version`.
+    #[arg(long, value_name = "VERSION")]
+    of_version: Vec<String>,
     /// Only those with this in their metadata
     #[arg(long, value_name = "KEY[=VALUE]")]
     metadata: Vec<String>,
@@ -85,7 +83,7 @@ impl Conditions {
             ("status", &self.status),
             ("health", &self.health),
             ("zone", &self.zone),
-            ("version", &self.version),
+            ("version", &self.of_version),
             ("metadata", &self.metadata),
         ] {
             for value in values {

@@ -44,8 +44,8 @@ pub(super) struct RegisterArgs {
     #[arg(long)]
     zone: Option<String>,
     /// What it is
-    #[arg(long = "of-version", value_name = "VERSION")]
-    version: Option<String>,
+    #[arg(long, value_name = "VERSION")]
+    of_version: Option<String>,
     /// A pair of its metadata
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     metadata: Vec<(String, String)>,
@@ -116,7 +116,7 @@ pub(super) fn register(args: &RegisterArgs) -> Result<ExitCode> {
         "persistent": args.ttl.is_none(),
         "weight": args.weight,
         "zone": args.zone,
-        "version": args.version,
+        "version": args.of_version,
         "metadata": metadata,
         "checks": args.check,
         "deregister_after_ms": args.deregister_after.map(millis),

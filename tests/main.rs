@@ -8,6 +8,7 @@
 )]
 
 mod command_line;
+mod configs;
 mod demo;
 mod harness;
 mod node_restart;

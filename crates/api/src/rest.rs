@@ -2,6 +2,7 @@
 //! watches, bearer tokens in two scopes. Its description is `crates/api/openapi.json`.
 
 mod auth;
+mod configs;
 mod extract;
 mod instances;
 pub mod model;
@@ -11,6 +12,7 @@ mod problem;
 mod routes;
 mod selection;
 mod services;
+mod spring;
 mod watch;
 
 use std::{
@@ -32,7 +34,7 @@ use axum::{
 };
 use bytes::Bytes;
 use serde_json::Value;
-use sinew_coordination::registry::Registry;
+use sinew_coordination::{configs::Configs, registry::Registry};
 use sinew_core::{Drain, Error, Kind, Name, Result, Retry};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -98,6 +100,7 @@ pub struct Api(Arc<Inner>);
 
 struct Inner {
     registry: Registry,
+    configs: Configs,
     node: Arc<dyn NodeView>,
     tokens: Tokens,
     drain: Drain,
@@ -108,11 +111,18 @@ struct Inner {
 
 impl Api {
     /// An API over these. Watches end when `drain` starts.
-    pub fn new(registry: Registry, node: Arc<dyn NodeView>, tokens: Tokens, drain: Drain) -> Self {
+    pub fn new(
+        registry: Registry,
+        configs: Configs,
+        node: Arc<dyn NodeView>,
+        tokens: Tokens,
+        drain: Drain,
+    ) -> Self {
         let watches = Arc::new(Semaphore::new(WATCHES));
         let responses = Default::default();
         Self(Arc::new(Inner {
             registry,
+            configs,
             node,
             tokens,
             drain,
@@ -172,6 +182,9 @@ impl Api {
             .route("/v1/openapi.json", get(openapi::serve))
             .method_not_allowed_fallback(problem::method_not_allowed)
             .merge(services)
+            .merge(configs::router(&self))
+            .merge(spring::router(&self, "/config"))
+            .merge(spring::router(&self, "/namespaces/{namespace}/config"))
             .merge(admin)
             .merge(metrics)
             .fallback(problem::not_found)
@@ -189,6 +202,14 @@ impl Api {
             )
             .with_retry(Retry::After(Duration::from_secs(5)))
         })
+    }
+
+    /// Spring Cloud Config's dialect at the root, for a listener of its own.
+    pub fn spring_router(self) -> Router {
+        spring::router(&self, "")
+            .fallback(problem::not_found)
+            .layer(middleware::from_fn_with_state(self.clone(), around))
+            .with_state(self)
     }
 
     fn metrics(&self, text: &mut String) {
@@ -262,6 +283,7 @@ impl Api {
                  sinew_registry_{name} {value}\n"
             );
         }
+        self.config_metrics(text);
         let watches = WATCHES - self.0.watches.available_permits();
         let _ = write!(
             text,
@@ -280,9 +302,73 @@ impl Api {
     }
 }
 
+impl Api {
+    fn config_metrics(&self, text: &mut String) {
+        let stats = self.0.configs.stats();
+        let configs = [
+            (
+                "items",
+                "gauge",
+                "Configuration items in force.",
+                stats.items as u64,
+            ),
+            (
+                "gray_releases",
+                "gauge",
+                "Items with a version in gray release.",
+                stats.gray as u64,
+            ),
+            (
+                "content_bytes",
+                "gauge",
+                "Contents in memory.",
+                stats.bytes as u64,
+            ),
+            (
+                "changes_total",
+                "counter",
+                "Changes made through this node.",
+                stats.changes,
+            ),
+            (
+                "reveals_total",
+                "counter",
+                "Answers with decrypted values.",
+                stats.reveals,
+            ),
+            (
+                "relists_total",
+                "counter",
+                "Times that all was listed anew.",
+                stats.relists,
+            ),
+            (
+                "revision",
+                "gauge",
+                "The store's revision that readers see.",
+                stats.revision,
+            ),
+            (
+                "stale",
+                "gauge",
+                "1 while the store is out of reach.",
+                u64::from(stats.is_stale),
+            ),
+        ];
+        for (name, kind, help, value) in configs {
+            let _ = write!(
+                text,
+                "# HELP sinew_configs_{name} {help}\n# TYPE sinew_configs_{name} {kind}\n\
+                 sinew_configs_{name} {value}\n"
+            );
+        }
+    }
+}
+
 /// Around every request: a time limit, and the count of responses.
 async fn around(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let limit = TIMEOUT + selection::patience(request.uri().query());
+    let query = request.uri().query();
+    let limit = TIMEOUT + selection::patience(query).max(configs::patience(query));
     let response = match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => problem::timeout(limit).into_response(),

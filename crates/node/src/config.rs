@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{dialects::DialectConfig, engines::KvUrl};
-use sinew_coordination::{documents, registry};
+use sinew_coordination::{configs, documents, registry};
 use sinew_core::{Error, Kind, Name, Result};
 use sinew_gateway::{Auth, GatewayConfig, Misfit, Place, Router, Routing};
 
@@ -47,6 +47,14 @@ pub struct Config {
     pub eureka: Option<DialectConfig>,
     /// How much is kept of the documents in the store, such as the stored routes.
     pub documents: documents::Config,
+    /// The bounds of the config centre.
+    pub configs: configs::Config,
+    /// The key that wraps the keys of encrypted values: a file, or `env:NAME` for a variable. Without it a file of
+    /// the data folder, made at the first start.
+    pub configs_master_key: Option<String>,
+    /// Where clients of Spring Cloud Config find a listener of their own; only loopback addresses. They find it under
+    /// `/config` of the control API without one.
+    pub spring_config: Option<SocketAddr>,
     /// Who issues the tokens that routes with `auth = ["jwt"]` ask for.
     pub jwt: Option<JwtConfig>,
 }
@@ -112,6 +120,9 @@ impl Default for Config {
             registry: registry::Config::default(),
             eureka: None,
             documents: documents::Config::default(),
+            configs: configs::Config::default(),
+            configs_master_key: None,
+            spring_config: None,
             jwt: None,
         }
     }
@@ -145,6 +156,20 @@ impl Config {
                      machine only; use 127.0.0.1 or [::1]",
                     at(&["control".into(), "address".into()]),
                     self.control
+                ),
+            ));
+        }
+        if let Some(spring) = self
+            .spring_config
+            .filter(|address| !address.ip().is_loopback())
+        {
+            return Err(Error::new(
+                Kind::InvalidArgument,
+                "config.control_exposed",
+                format!(
+                    "{}the listener for Spring Cloud Config cannot listen on {spring}: it has no TLS yet, so it \
+                     is for this machine only; use 127.0.0.1 or [::1]",
+                    at(&["configs".into(), "spring".into()]),
                 ),
             ));
         }
@@ -255,6 +280,39 @@ impl Config {
                 layers.locate(&["documents".into(), "history".into()]),
             )));
         }
+        let configs = &self.configs;
+        let most = configs::Config::MOST_ITEM_BYTES as u128;
+        within(
+            ["configs", "item"],
+            configs.item_bytes as u128,
+            1024,
+            most,
+            "B",
+        )?;
+        within(
+            ["configs", "items"],
+            configs.items as u128,
+            1,
+            1_000_000,
+            "",
+        )?;
+        within(
+            ["configs", "versions"],
+            configs.versions as u128,
+            2,
+            10_000,
+            "",
+        )?;
+        let history = configs.history_bytes as u128;
+        within(["configs", "history"], history, 1024, 1 << 40, "B")?;
+        let age = configs.audit_age.as_millis();
+        within(
+            ["configs", "audit_age"],
+            age,
+            3_600_000,
+            u128::from(u32::MAX) * 1000,
+            "ms",
+        )?;
         if let Some(jwt) = &self.jwt {
             let refresh = jwt.refresh.as_millis();
             if !(1_000..=3_600_000).contains(&refresh) {

@@ -43,6 +43,9 @@ impl DataFolder {
     /// The file with the token for services.
     pub const SERVICE_TOKEN: &str = "service-token";
 
+    /// The file with the key that wraps the keys of encrypted values.
+    pub const CONFIG_MASTER_KEY: &str = "config-master-key";
+
     /// Opens the folder, making it if needed (mode 0700), and locks it.
     ///
     /// `node.data_locked` (FailedPrecondition) when another process has it, `node.data_format` when

@@ -4,6 +4,7 @@
 pub mod backup;
 mod checks;
 mod config;
+mod configs;
 mod dialects;
 mod discovery;
 mod engines;

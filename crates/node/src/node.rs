@@ -13,7 +13,7 @@ use sinew_api::{
     Server,
     rest::{Api, Tokens},
 };
-use sinew_coordination::{documents::Documents, registry::Registry};
+use sinew_coordination::{configs::Configs, documents::Documents, registry::Registry};
 use sinew_core::{Clock, Drain, Error, Kind, Result};
 use sinew_engine::kv::Kv;
 use sinew_gateway::{Gateway, Keys, Listeners, Routing};
@@ -25,6 +25,7 @@ use tokio::{
 use crate::{
     Config, DataFolder, Endpoints,
     checks::Checker,
+    configs,
     dialects::{self, Dialects},
     discovery::RegistryDiscovery,
     engines::KvEngine,
@@ -57,6 +58,7 @@ struct Parts {
     registry: Registry,
     checker: Checker,
     dialects: Dialects,
+    configs: Configs,
     engine: KvEngine,
     drain: Drain,
     tokens: Tokens,
@@ -145,6 +147,11 @@ impl Node {
         &self.parts().registry
     }
 
+    /// The config centre.
+    pub fn configs(&self) -> &Configs {
+        &self.parts().configs
+    }
+
     /// The documents in the store, the routes among them.
     pub fn documents(&self) -> &Documents {
         self.parts().routes.documents()
@@ -230,6 +237,8 @@ impl Parts {
         let (service, new_service) = folder.token(DataFolder::SERVICE_TOKEN)?;
         let tokens = Tokens { admin, service };
 
+        let masters = configs::master_keys(&config, &folder)?;
+
         // Before anything is opened: a taken port is the most common of all failures.
         let (listener, control_socket) = control_sockets(sockets.control, config.control)
             .await
@@ -240,11 +249,22 @@ impl Parts {
         let listeners = dialects::Listeners::bind(&config).await?;
         let is_shared = kv.is_some();
 
+        let spring = match config.spring_config {
+            Some(address) => Some(
+                TcpListener::bind(address)
+                    .await
+                    .map_err(|error| not_listening(address, &error))?,
+            ),
+            None => None,
+        };
+
         let engine = match kv {
             Some(kv) => KvEngine::opened(kv),
             None => KvEngine::open(&config.kv, folder.path(), config.memory, clock.clone()).await?,
         };
         let registry = Registry::start(engine.kv(), clock.clone(), config.registry.clone()).await?;
+        let configs =
+            Configs::start(engine.kv(), clock.clone(), config.configs.clone(), masters).await?;
         let documents = Documents::new(engine.kv(), clock.clone(), config.documents.clone());
         let (file_routing, config) = split(config);
         let own = Own {
@@ -264,6 +284,7 @@ impl Parts {
             Err(error) => {
                 // The likeliest failure: the next try shall not find the store still open.
                 registry.stop();
+                configs.stop();
                 engine.close().await?;
                 return Err(error);
             }
@@ -299,12 +320,18 @@ impl Parts {
         };
         let api = Api::new(
             registry.clone(),
+            configs.clone(),
             Arc::new(view),
             tokens.clone(),
             drain.clone(),
         );
-        let router = api.router().merge(eureka.router());
-        tokio::spawn(Server::new(listener, router, drain.clone()).run());
+        if let Some(listener) = spring {
+            let router = api.clone().spring_router();
+            tokio::spawn(Server::new(listener, router, drain.clone()).run());
+        }
+        tokio::spawn(
+            Server::new(listener, api.router().merge(eureka.router()), drain.clone()).run(),
+        );
         let new_tokens = new_admin || new_service;
         let door = match Door::open(folder.path()) {
             _ if is_shared => None,
@@ -320,6 +347,7 @@ impl Parts {
             registry,
             checker,
             dialects,
+            configs,
             engine,
             drain,
             tokens,
@@ -358,6 +386,7 @@ impl Parts {
         }
         drop(self.checker);
         self.registry.stop();
+        self.configs.stop();
         self.routes.stop();
         // Last, so that nothing acknowledged is missing from it.
         self.engine.close().await?;

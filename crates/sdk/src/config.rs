@@ -95,7 +95,7 @@ impl<'de> MapAccess<'de> for Fields<'_> {
 
 /// One value, read as whatever type is asked for. The value itself is not quoted in errors: it may
 /// be a secret.
-struct Text<'a>(&'a str);
+pub(crate) struct Text<'a>(pub(crate) &'a str);
 
 impl Text<'_> {
     fn parse<T: std::str::FromStr>(&self, what: &str) -> Result<T, Fault> {
@@ -183,7 +183,7 @@ impl<'de> IntoDeserializer<'de, Fault> for Text<'_> {
 }
 
 #[derive(Debug)]
-struct Fault(String);
+pub(crate) struct Fault(pub(crate) String);
 
 impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

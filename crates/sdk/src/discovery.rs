@@ -20,7 +20,8 @@ use tokio::{
 };
 
 use crate::node::{Node, ServiceList};
-use events::{Event, Events};
+use events::Event;
+pub(crate) use events::Events;
 pub(crate) use instance::{Busy, Instance};
 
 /// The node sends a sign of life every 5 s.

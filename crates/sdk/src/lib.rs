@@ -93,6 +93,8 @@
 //!   connection when it panics. Unknown routes and methods answer problem details.
 //! - **A [`Client`]** that finds instances by watching the registry, balances, retries what is safe
 //!   to repeat, and hands on trace, request id and the time that is left.
+//! - **[`Settings`]** from the node's config centre: typed, checked, followed as they change, and kept in a
+//!   file for starts while the node is away.
 //! - **An orderly end** on SIGTERM or Ctrl-C: not ready, draining, a short grace for callers to
 //!   notice, deregistered, requests in flight finished, exit.
 //!
@@ -128,6 +130,7 @@ mod runtime;
 mod server;
 mod service;
 mod service_key;
+pub mod settings;
 mod signals;
 mod status;
 
@@ -140,5 +143,6 @@ pub use problem::Problem;
 pub use runtime::{main, run_blocking};
 pub use service::{Running, Service};
 pub use service_key::ServiceKey;
+pub use settings::Settings;
 /// What errors are made of, so that a service needs no other crate of Sinew for its handlers.
 pub use sinew_core::{Clock, Drain, Error, Kind, Result, Retry};

@@ -109,6 +109,23 @@ impl Node {
         Ok(response.into_body())
     }
 
+    /// Opens the event stream of a configuration, after the event of this id.
+    pub(crate) async fn follow(&self, path: &str, last: Option<&str>) -> Result<Incoming> {
+        let mut request = self.request(Method::GET, path, None)?;
+        if let Some(last) = last.and_then(|last| HeaderValue::try_from(last).ok()) {
+            request.headers_mut().insert("last-event-id", last);
+        }
+        let response = self.send(request).await?;
+        let status = response.status();
+        if status == StatusCode::OK {
+            return Ok(response.into_body());
+        }
+        let body = Limited::new(response.into_body(), MAX_REPLY_BYTES).collect();
+        let body = tokio::time::timeout(CALL_TIMEOUT, body).await;
+        let body = body.ok().and_then(Result::ok).map(|body| body.to_bytes());
+        Err(refused(status, &body.unwrap_or_default()))
+    }
+
     async fn lease(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Duration> {
         let reply = self.call(method, path, body).await?;
         let lease: Lease = serde_json::from_slice(&reply)

@@ -25,6 +25,7 @@ use crate::{
     registration::Registration,
     server::{self, Guard, Limits},
     service_key::Secret,
+    settings,
     signals::{self, Stop},
     status::{self, Status},
 };
@@ -114,6 +115,21 @@ impl Service {
     /// Settings of one's own; see [`crate::config()`].
     pub fn config<T: DeserializeOwned>(&self, prefix: &str) -> Result<T> {
         config::read(prefix, &self.environment)
+    }
+
+    /// Settings from the node's config centre, of the application of this service's name; see
+    /// [`crate::settings`].
+    pub fn settings<T>(&self) -> settings::Builder<T>
+    where
+        T: DeserializeOwned + Send + Sync + 'static,
+    {
+        let place = settings::Place {
+            node: self.node.clone(),
+            metrics: self.metrics.clone(),
+            data: self.place.data.clone(),
+            instance: self.place.instance.clone(),
+        };
+        settings::Builder::new(place, self.place.service.as_str())
     }
 
     /// The client for calls to other services.

@@ -14,6 +14,8 @@ mod process;
 mod registration;
 #[path = "sdk/server.rs"]
 mod server;
+#[path = "sdk/settings.rs"]
+mod settings;
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -1,6 +1,7 @@
 //! One file per subcommand.
 
 pub(crate) mod backup;
+pub(crate) mod config;
 pub(crate) mod inspect;
 pub(crate) mod instances;
 pub(crate) mod repair;

@@ -1,6 +1,7 @@
 //! The command line of Sinew. Each subcommand is one file; this one only parses, runs and maps what
 //! went wrong to an exit code (see [`exit`]).
 
+mod author;
 mod client;
 mod commands;
 mod demo;
@@ -39,6 +40,8 @@ enum Command {
     Instances(commands::instances::Args),
     /// List the gateway's routes in the order they are tried, and change those that are stored.
     Routes(commands::routes::Args),
+    /// Read and change what applications are to know.
+    Config(commands::config::Args),
     /// Show how the node is doing.
     Status(commands::status::Args),
     /// Watch what the gateway does: rates, errors and latencies of routes and upstreams.
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Command::Services(args) => commands::services::run(&args),
         Command::Instances(args) => commands::instances::run(&args),
         Command::Routes(args) => commands::routes::run(&args),
+        Command::Config(args) => commands::config::run(&args),
         Command::Status(args) => commands::status::run(&args),
         Command::Top(args) => commands::top::run(&args),
         Command::Backup(args) => commands::backup::run(&args),

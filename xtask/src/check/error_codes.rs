@@ -54,6 +54,7 @@ fn codes_in(text: &str) -> impl Iterator<Item = String> {
         "bus",
         "cache",
         "config",
+        "configs",
         "core",
         "demo",
         "documents",

@@ -6,6 +6,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
 use sinew_core::{Error, Kind};
 
 use crate::Peer;
@@ -29,6 +30,15 @@ impl Tokens {
     }
 }
 
+/// Whose token a request bears, as an extension of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The admin's, or none where none is needed.
+    Admin,
+    /// The services'.
+    Service,
+}
+
 /// What a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
@@ -43,23 +53,49 @@ pub(super) enum Scope {
 /// Lets the request pass if it may.
 pub(super) async fn check(
     State((api, scope)): State<(Api, Scope)>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, Refusal> {
-    admit(&api.0.tokens, &request, scope)?;
+    let role = admit(&api.0.tokens, &request, scope)?;
+    request.extensions_mut().insert(role);
     Ok(next.run(request).await)
 }
 
-fn admit(tokens: &Tokens, request: &Request, scope: Scope) -> Result<(), Error> {
+/// As [`check`] for either token, which may also come as the password of basic authentication (RFC 7617).
+pub(super) async fn check_dialect(
+    State(api): State<Api>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Refusal> {
+    let header = request.headers().get(header::AUTHORIZATION);
+    let header = header.map(|value| value.as_bytes());
+    let password = header.and_then(password);
+    let bearer = password.map(|password| [b"Bearer ", &password[..]].concat());
+    let role = authorise(&api.0.tokens, bearer.as_deref().or(header), Scope::Service)?;
+    request.extensions_mut().insert(role);
+    Ok(next.run(request).await)
+}
+
+/// The password of `Basic …`, whoever the user is.
+fn password(header: &[u8]) -> Option<Vec<u8>> {
+    let (scheme, encoded) = header.split_at_checked(6)?;
+    let decoded = scheme
+        .eq_ignore_ascii_case(b"basic ")
+        .then(|| STANDARD.decode(encoded.trim_ascii()).ok())??;
+    let colon = decoded.iter().position(|byte| *byte == b':')?;
+    Some(decoded[colon + 1..].to_vec())
+}
+
+fn admit(tokens: &Tokens, request: &Request, scope: Scope) -> Result<Role, Error> {
     let peer = request.extensions().get::<Peer>();
     if scope == Scope::LocalOrAdmin && peer.is_some_and(|peer| peer.0.ip().is_loopback()) {
-        return Ok(());
+        return Ok(Role::Admin);
     }
     let header = request.headers().get(header::AUTHORIZATION);
     authorise(tokens, header.map(|value| value.as_bytes()), scope)
 }
 
-fn authorise(tokens: &Tokens, header: Option<&[u8]>, scope: Scope) -> Result<(), Error> {
+fn authorise(tokens: &Tokens, header: Option<&[u8]>, scope: Scope) -> Result<Role, Error> {
     let Some(header) = header else {
         return Err(unauthenticated(
             "send the header `Authorization: Bearer <token>`",
@@ -79,7 +115,8 @@ fn authorise(tokens: &Tokens, header: Option<&[u8]>, scope: Scope) -> Result<(),
     let admin = equal(token, tokens.admin.as_bytes());
     let service = equal(token, tokens.service.as_bytes());
     match (admin, service, scope) {
-        (true, _, _) | (_, true, Scope::Service) => Ok(()),
+        (true, _, _) => Ok(Role::Admin),
+        (_, true, Scope::Service) => Ok(Role::Service),
         (_, true, _) => Err(Error::new(
             Kind::PermissionDenied,
             "api.scope",
@@ -120,9 +157,9 @@ mod tests {
             format!("Bearer {}", tokens.admin),
             format!("bearer  {}", tokens.service),
         );
-        assert_eq!(code(Some(&admin), Scope::Admin), Ok(()));
-        assert_eq!(code(Some(&admin), Scope::Service), Ok(()));
-        assert_eq!(code(Some(&service), Scope::Service), Ok(()));
+        assert_eq!(code(Some(&admin), Scope::Admin), Ok(Role::Admin));
+        assert_eq!(code(Some(&admin), Scope::Service), Ok(Role::Admin));
+        assert_eq!(code(Some(&service), Scope::Service), Ok(Role::Service));
         assert_eq!(code(Some(&service), Scope::Admin), Err("api.scope".into()));
         let short = format!("Bearer {}", &tokens.admin[1..]);
         let long = format!("Bearer {}a", tokens.admin);

@@ -19,6 +19,9 @@ const BODY_BYTES: usize = 256 * 1024;
 /// The longest routes. The stored document may have 4 MiB without its blanks.
 const ROUTES_BYTES: usize = 8 * 1024 * 1024;
 
+/// The longest import. Contents may need several bytes for each of theirs as JSON.
+const CONFIG_BYTES: usize = 32 * 1024 * 1024;
+
 /// `{service}` and `{id}` of the path, with the namespace of the query.
 pub(super) struct InstancePath(pub(super) ServiceId, pub(super) InstanceId);
 
@@ -30,6 +33,17 @@ pub(super) struct NamePath(pub(super) Name);
 
 /// Routes, or a route, as a JSON body.
 pub(super) struct RoutesBody(pub(super) Value);
+
+/// A body of the config centre: contents, or many of them.
+pub(super) struct ConfigBody<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for ConfigBody<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
+        json(request, CONFIG_BYTES).await.map(Self)
+    }
+}
 
 /// The version in `If-Match`, if there is one.
 pub(super) struct Expected(pub(super) Option<u64>);

@@ -1,6 +1,7 @@
 //! What goes over the wire. Kept apart from the blocks' own types, so that neither change moves the
 //! other; `openapi.json` shows every change of these in review.
 
+mod configs;
 mod registry;
 mod routes;
 
@@ -9,6 +10,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use configs::{
+    ConfigAudit, ConfigAuditEntry, ConfigBundle, ConfigBundleItem, ConfigChange, ConfigComparison,
+    ConfigContent, ConfigDraft, ConfigDrafts, ConfigEffective, ConfigFormat, ConfigGray,
+    ConfigGrayChange, ConfigImported, ConfigItem, ConfigItems, ConfigPublish, ConfigRotated,
+    ConfigRule, ConfigSetting, ConfigSettingChange, ConfigSource, ConfigValue, ConfigVersion,
+    ConfigVersionContent, ConfigVersions, ConfigWritten,
+};
 pub(super) use registry::millis;
 pub use registry::{
     Check, CheckKind, CheckReport, Heartbeat, Instance, InstanceHealth, InstanceStatus,

@@ -9,13 +9,13 @@ use utoipa::{
     openapi::security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
-use super::{instances, node, routes, services, watch};
+use super::{configs, instances, node, routes, services, watch};
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Sinew control API",
-        description = "Registry, routes and status of a Sinew node. Errors are problem details \
+        description = "Registry, configurations, routes and status of a Sinew node. Errors are problem details \
                        (RFC 9457) with a stable `code`.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
@@ -39,6 +39,29 @@ use super::{instances, node, routes, services, watch};
         routes::versions,
         routes::version,
         routes::roll_back,
+        configs::items,
+        configs::item,
+        configs::put,
+        configs::delete,
+        configs::versions,
+        configs::version,
+        configs::diff,
+        configs::roll_back,
+        configs::draft_of,
+        configs::draft,
+        configs::discard,
+        configs::publish,
+        configs::gray,
+        configs::promote,
+        configs::abort,
+        configs::effective,
+        configs::follow,
+        configs::drafts,
+        configs::export,
+        configs::import,
+        configs::audit,
+        configs::encrypt,
+        configs::rotate,
         node::status,
         node::backup,
         node::health,
@@ -48,6 +71,7 @@ use super::{instances, node, routes, services, watch};
     security(("token" = [])),
     tags(
         (name = "registry", description = "Who is where"),
+        (name = "config", description = "What applications are to know"),
         (name = "routes", description = "Where the gateway's requests go"),
         (name = "node", description = "The node itself"),
     ),

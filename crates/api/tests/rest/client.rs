@@ -11,6 +11,7 @@ use tokio::{net::TcpStream, time::timeout};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
+#[derive(Clone)]
 pub(crate) struct Client {
     pub(crate) address: SocketAddr,
     pub(crate) token: Option<String>,
@@ -26,6 +27,10 @@ pub(crate) struct Answer {
 impl Client {
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, None).await
+    }
+
+    pub(crate) async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        Answer::of(self.open("GET", path, None, headers).await).await
     }
 
     pub(crate) async fn post(&self, path: &str) -> Answer {
@@ -47,7 +52,7 @@ impl Client {
         path: &str,
         body: Option<(&str, String)>,
     ) -> Answer {
-        Answer::of(self.open(method, path, body, None).await).await
+        Answer::of(self.open(method, path, body, &[]).await).await
     }
 
     pub(crate) async fn send_if_match(
@@ -57,7 +62,7 @@ impl Client {
         body: Option<(&str, String)>,
         tag: &str,
     ) -> Answer {
-        Answer::of(self.open(method, path, body, Some(tag)).await).await
+        Answer::of(self.open(method, path, body, &[("if-match", tag)]).await).await
     }
 
     async fn open(
@@ -65,7 +70,7 @@ impl Client {
         method: &str,
         path: &str,
         body: Option<(&str, String)>,
-        if_match: Option<&str>,
+        headers: &[(&str, &str)],
     ) -> Response<Incoming> {
         let stream = TcpStream::connect(self.address).await.unwrap();
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
@@ -79,8 +84,8 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        if let Some(tag) = if_match {
-            request = request.header("if-match", tag);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         if let Some((media_type, _)) = &body {
             request = request.header("content-type", *media_type);
@@ -147,7 +152,14 @@ impl Event {
 
 impl Events {
     pub(crate) async fn open(client: &Client, path: &str) -> Self {
-        let response = client.open("GET", path, None, None).await;
+        Self::open_after(client, path, "").await
+    }
+
+    /// Goes on after the event of this id.
+    pub(crate) async fn open_after(client: &Client, path: &str, id: &str) -> Self {
+        let headers = [("last-event-id", id)];
+        let headers = &headers[usize::from(id.is_empty())..];
+        let response = client.open("GET", path, None, headers).await;
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         Self {

@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod client;
+mod configs;
 mod registry;
 mod routes;
+mod spring;
 
 use std::sync::Arc;
 
@@ -17,7 +19,10 @@ use sinew_api::{
     Server,
     rest::{Api, NodeView, RoutesControl, Tokens, model, openapi_document},
 };
-use sinew_coordination::registry::{Config, Registry};
+use sinew_coordination::{
+    configs::{self as config_centre, Configs, MasterKeys},
+    registry::{Config, Registry},
+};
 use sinew_core::{Clock, Drain, Result};
 use sinew_engine::kv::MemoryKv;
 use tokio::{net::TcpListener, sync::mpsc};
@@ -89,15 +94,33 @@ struct Running {
 }
 
 async fn start() -> Running {
+    start_where(true).await
+}
+
+/// With a say in whether the services' token opens encrypted values.
+async fn start_where(services_decrypt: bool) -> Running {
     let clock = Clock::system();
     let kv = Arc::new(MemoryKv::new(clock.clone()));
+    let masters = MasterKeys::read(&"A".repeat(43)).unwrap();
+    let bounds = config_centre::Config {
+        services_decrypt,
+        ..config_centre::Config::default()
+    };
+    let configs = Configs::start(kv.clone(), clock.clone(), bounds, masters);
+    let configs = configs.await.unwrap();
     let registry = Registry::start(kv, clock, Config::default()).await.unwrap();
     let tokens = Tokens {
         admin: "admin-".repeat(8),
         service: "service-".repeat(8),
     };
     let drain = Drain::new();
-    let api = Api::new(registry, Arc::new(FixedNode), tokens.clone(), drain.clone());
+    let api = Api::new(
+        registry,
+        configs,
+        Arc::new(FixedNode),
+        tokens.clone(),
+        drain.clone(),
+    );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(Server::new(listener, api.router(), drain.clone()).run());
@@ -405,7 +428,7 @@ async fn the_description_is_the_committed_one_and_true() {
     let node = start().await;
     let document: Value = serde_json::from_str(&document).unwrap();
     let paths = document["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 19);
+    assert_eq!(paths.len(), 38);
     for (path, methods) in paths {
         let path = path
             .replace("{service}", "orders")

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Deserializer, de};
-use sinew_coordination::{documents, registry};
+use sinew_coordination::{configs, documents, registry};
 use sinew_core::{Name, units};
 use sinew_gateway::{GatewayConfig, Route, Routing, Upstream};
 
@@ -19,6 +19,7 @@ pub(super) struct Document {
     engines: EnginesTable,
     registry: RegistryTable,
     documents: DocumentsTable,
+    configs: ConfigsTable,
     auth: AuthTable,
     routes: Vec<Route>,
     upstreams: Vec<Upstream>,
@@ -83,6 +84,22 @@ struct DocumentsTable {
     versions: usize,
     #[serde(with = "units::size")]
     history: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ConfigsTable {
+    #[serde(with = "units::size")]
+    item: u64,
+    items: usize,
+    versions: usize,
+    #[serde(with = "units::size")]
+    history: u64,
+    #[serde(with = "units::duration")]
+    audit_age: Duration,
+    services_decrypt: bool,
+    master_key: Option<String>,
+    spring: Option<SocketAddr>,
 }
 
 #[derive(Deserialize, Default)]
@@ -176,6 +193,45 @@ impl Default for DocumentsTable {
     }
 }
 
+impl Default for ConfigsTable {
+    fn default() -> Self {
+        let configs::Config {
+            item_bytes,
+            items,
+            versions,
+            history_bytes,
+            audit_age,
+            services_decrypt,
+            ..
+        } = configs::Config::default();
+        Self {
+            item: item_bytes as u64,
+            items,
+            versions,
+            history: history_bytes as u64,
+            audit_age,
+            services_decrypt,
+            master_key: None,
+            spring: None,
+        }
+    }
+}
+
+impl ConfigsTable {
+    fn into_config(self) -> configs::Config {
+        let bytes = |size| usize::try_from(size).unwrap_or(usize::MAX);
+        configs::Config {
+            item_bytes: bytes(self.item),
+            items: self.items,
+            versions: self.versions,
+            history_bytes: bytes(self.history),
+            audit_age: self.audit_age,
+            services_decrypt: self.services_decrypt,
+            ..configs::Config::default()
+        }
+    }
+}
+
 impl Document {
     pub(super) fn into_config(self) -> Config {
         Config {
@@ -206,6 +262,9 @@ impl Document {
                 history_bytes: usize::try_from(self.documents.history).unwrap_or(usize::MAX),
                 ..documents::Config::default()
             },
+            configs_master_key: self.configs.master_key.clone(),
+            spring_config: self.configs.spring,
+            configs: self.configs.into_config(),
             jwt: self.auth.jwt.map(|jwt| JwtConfig {
                 issuer: jwt.issuer,
                 audience: jwt.audience,

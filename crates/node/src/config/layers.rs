@@ -28,6 +28,7 @@ const TABLES: &[(&str, &[&str])] = &[
     ("SINEW_REGISTRY_EUREKA_", &["registry", "eureka"]),
     ("SINEW_REGISTRY_", &["registry"]),
     ("SINEW_DOCUMENTS_", &["documents"]),
+    ("SINEW_CONFIGS_", &["configs"]),
     ("SINEW_AUTH_JWT_", &["auth", "jwt"]),
 ];
 

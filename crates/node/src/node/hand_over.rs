@@ -110,6 +110,7 @@ impl Parts {
             tracing::warn!(abandoned, "connections of the control API were cut off");
         }
         self.registry.stop();
+        self.configs.stop();
         self.routes.stop();
         if let Err(error) = self.engine.close().await {
             // Everything acknowledged is on disk already.

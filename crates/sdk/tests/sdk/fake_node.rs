@@ -15,7 +15,7 @@ use axum::{
     Json, Router,
     body::{Body, Bytes},
     extract::{Path, RawQuery, Request, State},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post, put},
@@ -44,6 +44,8 @@ pub(crate) struct Registry {
     changed: watch::Sender<u64>,
     log: Mutex<Vec<String>>,
     refuse_all: AtomicBool,
+    /// The number of the configuration, and what it says.
+    config: Mutex<(u64, Value)>,
 }
 
 impl FakeNode {
@@ -131,6 +133,14 @@ impl FakeNode {
 
     pub(crate) fn refuse_all(&self, refuse: bool) {
         self.state.refuse_all.store(refuse, SeqCst);
+    }
+
+    /// Sets the configuration of every application.
+    pub(crate) fn configure(&self, document: Value) {
+        let mut config = self.state.config.lock();
+        *config = (config.0 + 1, document);
+        drop(config);
+        self.state.touch();
     }
 
     pub(crate) fn put(&self, service: &str, id: &str, address: SocketAddr, status: &str) {
@@ -234,6 +244,10 @@ fn router(state: Arc<Registry>) -> Router {
             put(set_status),
         )
         .route("/v1/watch/services", get(watch_services))
+        .route(
+            "/v1/watch/config/{namespace}/{application}",
+            get(watch_config),
+        )
         .layer(middleware::from_fn_with_state(state.clone(), admit))
         .with_state(state)
 }
@@ -348,4 +362,40 @@ async fn watch_services(State(state): Shared, RawQuery(query): RawQuery) -> Resp
         Body::from_stream(stream),
     )
         .into_response()
+}
+
+/// The configuration, unless it is the one that is known, and then each that is another.
+async fn watch_config(State(state): Shared, headers: HeaderMap) -> Response {
+    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
+    let known = last
+        .and_then(|id| id.split_once(":v")?.1.parse().ok())
+        .unwrap_or(0);
+    let changed = state.changed.subscribe();
+    let begin = (changed, known, false);
+    let stream = futures_util::stream::unfold(begin, move |(mut changed, mut known, synced)| {
+        let state = state.clone();
+        async move {
+            let alive = Duration::from_secs(1);
+            if synced {
+                let _ = tokio::time::timeout(alive, changed.changed()).await;
+            }
+            changed.borrow_and_update();
+            let (number, document) = state.config.lock().clone();
+            let mut text = ": alive\n\n".to_owned();
+            if number != known {
+                known = number;
+                let data = json!({"revision": number, "version": format!("v{number}"), "document": document});
+                text += &format!("event: config\nid: {number}:v{number}\ndata: {data}\n\n");
+            }
+            if !synced {
+                text += "event: synced\ndata: {}\n\n";
+            }
+            Some((
+                Ok::<_, Infallible>(Bytes::from(text)),
+                (changed, known, true),
+            ))
+        }
+    });
+    let media_type = [(header::CONTENT_TYPE, "text/event-stream")];
+    (media_type, Body::from_stream(stream)).into_response()
 }

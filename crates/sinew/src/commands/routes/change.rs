@@ -8,6 +8,7 @@ use sinew_node::model::{RoutesCheck, RoutesWritten};
 
 use super::{document, read};
 use crate::{
+    author::author,
     client::{Ask, Target},
     table,
 };
@@ -242,18 +243,6 @@ fn name(text: &str) -> Result<Name> {
 fn is_late(error: &anyhow::Error) -> bool {
     let known = error.downcast_ref::<Error>();
     known.is_some_and(|error| error.code() == "documents.changed_meanwhile")
-}
-
-/// Who runs this, as far as the system tells.
-fn author() -> String {
-    let user = ["USER", "LOGNAME"]
-        .iter()
-        .find_map(|variable| std::env::var(variable).ok());
-    let user = user.unwrap_or_else(|| "someone".to_owned());
-    match std::fs::read_to_string("/proc/sys/kernel/hostname") {
-        Ok(host) => format!("{user}@{}", host.trim()),
-        Err(_) => user,
-    }
 }
 
 #[cfg(test)]

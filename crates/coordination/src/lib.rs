@@ -3,4 +3,5 @@
 
 pub mod configs;
 pub mod documents;
+pub mod keyspace;
 pub mod registry;

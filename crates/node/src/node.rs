@@ -250,11 +250,10 @@ impl Parts {
         let is_shared = kv.is_some();
 
         let spring = match config.spring_config {
-            Some(address) => Some(
-                TcpListener::bind(address)
-                    .await
-                    .map_err(|error| not_listening(address, &error))?,
-            ),
+            Some(address) => {
+                let (what, setting) = ("Spring Cloud Config dialect", "`[configs] spring`");
+                Some(listen(address, what, setting).await?)
+            }
             None => None,
         };
 

@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use crate::{dialects::DialectConfig, engines::KvUrl};
+use crate::{
+    dialects::{ConsulConfig, DialectConfig},
+    engines::KvUrl,
+};
 use sinew_coordination::{configs, documents, registry};
 use sinew_core::{Error, Kind, Name, Result};
 use sinew_gateway::{Auth, GatewayConfig, Misfit, Place, Router, Routing};
@@ -45,6 +48,8 @@ pub struct Config {
     pub registry: registry::Config,
     /// A listener of its own for Eureka clients; the control API serves them in any case.
     pub eureka: Option<DialectConfig>,
+    /// The listener for Consul's clients, if there is one.
+    pub consul: Option<ConsulConfig>,
     /// How much is kept of the documents in the store, such as the stored routes.
     pub documents: documents::Config,
     /// The bounds of the config centre.
@@ -119,6 +124,7 @@ impl Default for Config {
             kv: "embedded:".to_owned(),
             registry: registry::Config::default(),
             eureka: None,
+            consul: None,
             documents: documents::Config::default(),
             configs: configs::Config::default(),
             configs_master_key: None,
@@ -185,6 +191,20 @@ impl Config {
             )));
         }
         self.check_dialect("eureka", self.eureka.as_ref(), layers)?;
+        let consul = self.consul.as_ref();
+        self.check_dialect("consul", consul.map(|consul| &consul.listener), layers)?;
+        for (key, name) in consul
+            .iter()
+            .flat_map(|consul| [("datacenter", &consul.datacenter), ("node", &consul.node)])
+        {
+            let word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+            if !(1..=64).contains(&name.len()) || !name.bytes().all(word) {
+                return Err(invalid(format!(
+                    "{}{name:?} is not a name; use 1 to 64 letters, digits, '-', '_' and '.'",
+                    at(&["registry".into(), "consul".into(), key.into()])
+                )));
+            }
+        }
         KvUrl::parse(&self.kv).map_err(|why| {
             Error::new(
                 Kind::InvalidArgument,

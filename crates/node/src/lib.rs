@@ -18,7 +18,7 @@ mod takeover;
 mod view;
 
 pub use config::{Config, JwtConfig, ServiceUrl, Sources};
-pub use dialects::DialectConfig;
+pub use dialects::{ConsulConfig, DialectConfig};
 pub use folder::{DataFolder, Endpoints};
 pub use node::{HandOver, Node};
 /// What the control API answers, for those who ask it.

@@ -299,6 +299,7 @@ impl Parts {
         let drain = Drain::new();
         let dialects = Dialects::start(
             listeners,
+            engine.kv(),
             registry.clone(),
             clock.clone(),
             tokens.clone(),
@@ -316,6 +317,7 @@ impl Parts {
             gateway: gateway.clone(),
             routes: routes.clone(),
             eureka: eureka.clone(),
+            consul: dialects.consul.clone(),
         };
         let api = Api::new(
             registry.clone(),
@@ -384,6 +386,7 @@ impl Parts {
             tracing::warn!(abandoned, "connections of the control API were cut off");
         }
         drop(self.checker);
+        self.dialects.stop();
         self.registry.stop();
         self.configs.stop();
         self.routes.stop();

@@ -5,6 +5,7 @@ use std::{fmt::Write, path::PathBuf, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use sinew_api::{
+    consul::Consul,
     eureka::Eureka,
     rest::{NodeView, RoutesControl, model},
 };
@@ -31,6 +32,7 @@ pub(crate) struct View {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) routes: Control,
     pub(crate) eureka: Eureka,
+    pub(crate) consul: Option<Consul>,
 }
 
 #[async_trait]
@@ -77,6 +79,9 @@ impl NodeView for View {
         text.push_str(&self.gateway.metrics_text());
         self.routes.metrics(text);
         self.eureka.metrics(text);
+        if let Some(consul) = &self.consul {
+            consul.metrics(text);
+        }
         let _ = write!(
             text,
             "# HELP sinew_engine_up Whether the engine answers.\n# TYPE sinew_engine_up gauge\n\

@@ -8,7 +8,7 @@ use sinew_core::{Name, units};
 use sinew_gateway::{GatewayConfig, Route, Routing, Upstream};
 
 use super::{Config, JwtConfig, ServiceUrl};
-use crate::DialectConfig;
+use crate::{ConsulConfig, DialectConfig};
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -59,6 +59,7 @@ struct RegistryTable {
     protect_for: Duration,
     check_other_hosts: bool,
     eureka: Option<DialectTable>,
+    consul: Option<ConsulTable>,
 }
 
 #[derive(Deserialize)]
@@ -67,6 +68,39 @@ struct DialectTable {
     address: SocketAddr,
     #[serde(default)]
     cleartext: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConsulTable {
+    address: SocketAddr,
+    #[serde(default)]
+    cleartext: bool,
+    #[serde(default = "datacenter")]
+    datacenter: String,
+    #[serde(default = "node")]
+    node: String,
+}
+
+fn datacenter() -> String {
+    "dc1".to_owned()
+}
+
+fn node() -> String {
+    "sinew".to_owned()
+}
+
+impl From<ConsulTable> for ConsulConfig {
+    fn from(table: ConsulTable) -> Self {
+        Self {
+            listener: DialectConfig {
+                address: table.address,
+                cleartext: table.cleartext,
+            },
+            datacenter: table.datacenter,
+            node: table.node,
+        }
+    }
 }
 
 impl From<DialectTable> for DialectConfig {
@@ -175,6 +209,7 @@ impl Default for RegistryTable {
             protect_for,
             check_other_hosts,
             eureka: None,
+            consul: None,
         }
     }
 }
@@ -257,6 +292,7 @@ impl Document {
                 ..registry::Config::default()
             },
             eureka: self.registry.eureka.map(Into::into),
+            consul: self.registry.consul.map(Into::into),
             documents: documents::Config {
                 versions: self.documents.versions,
                 history_bytes: usize::try_from(self.documents.history).unwrap_or(usize::MAX),

@@ -25,6 +25,7 @@ const TABLES: &[(&str, &[&str])] = &[
     ("SINEW_GATEWAY_TLS_", &["gateway", "tls"]),
     ("SINEW_GATEWAY_", &["gateway"]),
     ("SINEW_ENGINES_", &["engines"]),
+    ("SINEW_REGISTRY_CONSUL_", &["registry", "consul"]),
     ("SINEW_REGISTRY_EUREKA_", &["registry", "eureka"]),
     ("SINEW_REGISTRY_", &["registry"]),
     ("SINEW_DOCUMENTS_", &["documents"]),

@@ -343,3 +343,18 @@ fn a_dialect_listens_beyond_this_machine_only_when_that_is_said() {
     let eureka = load(&meant, &everywhere, &[]).unwrap().eureka.unwrap();
     assert!(eureka.cleartext && eureka.address.ip().is_unspecified());
 }
+
+#[test]
+fn consul_clients_are_listened_to_where_it_is_said() {
+    assert_eq!(load("", &[], &[]).unwrap().consul, None);
+    let local = "[registry.consul]\naddress = \"127.0.0.1:8500\"";
+    let consul = load(local, &[], &[]).unwrap().consul.unwrap();
+    assert_eq!((&*consul.datacenter, &*consul.node), ("dc1", "sinew"));
+    let everywhere = [("SINEW_REGISTRY_CONSUL_ADDRESS", "0.0.0.0:8500")];
+    let error = load(local, &everywhere, &[]).unwrap_err();
+    assert_eq!(error.code(), "config.dialect_exposed");
+    let odd = format!("{local}\ndatacenter = \"a b\"");
+    let error = load(&odd, &[], &[]).unwrap_err();
+    let begin = "sinew.toml:3:14: \"a b\" is not a name";
+    assert!(error.message().starts_with(begin), "{}", error.message());
+}

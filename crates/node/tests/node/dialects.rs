@@ -1,7 +1,7 @@
 //! The dialects of other registries, on their own listeners and under the control API.
 
 use serde_json::json;
-use sinew_node::{DialectConfig, Node};
+use sinew_node::{ConsulConfig, DialectConfig, Node};
 
 use super::{config, http};
 
@@ -57,4 +57,39 @@ async fn eureka_clients_have_a_listener_of_their_own() {
         "{}",
         error.message()
     );
+}
+
+#[tokio::test]
+async fn consul_clients_have_a_listener_when_it_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.consul = Some(ConsulConfig {
+        listener: DialectConfig {
+            address: "127.0.0.1:0".parse().unwrap(),
+            cleartext: false,
+        },
+        datacenter: "here".to_owned(),
+        node: "one".to_owned(),
+    });
+    let node = Node::start(config).await.unwrap();
+    let token = node.service_token().to_owned();
+    let own = node.endpoints().dialects["consul"].clone();
+    let own = own.strip_prefix("http://").unwrap().parse().unwrap();
+    let body = json!({"Name": "orders", "Port": 8080});
+    let path = "/v1/agent/service/register";
+    let answer = http::send(own, "PUT", path, Some(&token), None, &body).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let found = http::get(own, "/v1/health/service/orders?passing", Some(&token)).await;
+    assert_eq!(found.json()[0]["Node"]["Datacenter"], "here");
+    assert_eq!(http::get(own, "/v1/kv/a", None).await.status, 403);
+    let control = node.control_address();
+    let known = http::get(control, "/v1/services/orders", Some(&token)).await;
+    assert_eq!(known.json()["instances"][0]["address"], "127.0.0.1");
+    assert_eq!(
+        http::get(control, "/v1/kv/a", Some(&token)).await.status,
+        404
+    );
+    let metrics = http::get(control, "/metrics", None).await.body;
+    assert!(metrics.contains("sinew_consul_responses_total{class=\"2xx\"} 2\n"));
+    assert!(metrics.contains("sinew_keyspace_sessions 0\n"));
 }

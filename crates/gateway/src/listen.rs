@@ -38,8 +38,8 @@ impl Listeners {
     pub fn check(&self, config: &GatewayConfig) -> Result<()> {
         let tls = config.tls.as_ref().map(|tls| tls.address);
         for (what, sockets, wanted) in [
-            ("gateway.address", &self.plain, Some(config.address)),
-            ("gateway.tls.address", &self.tls, tls),
+            ("[gateway] address", &self.plain, Some(config.address)),
+            ("[gateway.tls] address", &self.tls, tls),
         ] {
             for socket in sockets {
                 let found = socket.local_addr().ok();

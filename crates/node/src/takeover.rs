@@ -73,7 +73,7 @@ impl Sockets {
                 Kind::FailedPrecondition,
                 "gateway.listeners_differ",
                 format!(
-                    "the node that runs has its control API on {found}, and control.address says {}: configure the \
+                    "the node that runs has its control API on {found}, and [control] address says {}: configure the \
                      same, or stop it and start this one",
                     config.control
                 ),

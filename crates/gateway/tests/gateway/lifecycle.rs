@@ -363,5 +363,4 @@ fn another_gateway_goes_on_with_the_sockets() {
     let mut client = Client::connect(next.address());
     client.send(request);
     assert_eq!(client.response().text(), "hello");
-    assert_eq!(next.stats().requests, 1);
 }

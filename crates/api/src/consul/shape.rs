@@ -10,7 +10,7 @@ use sinew_coordination::registry::{Health, Instance, Probe, Service, Status};
 use super::json::{TaggedAddress, Weights};
 
 /// The attribute that holds what the registry has nothing for. Whoever has it was registered so.
-pub(super) const ATTRIBUTE: &str = "consul.service";
+pub(super) const ATTRIBUTE: &str = concat!("consul.", "service");
 
 /// What is kept there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -112,11 +112,11 @@ async fn configurations_are_changed_from_the_command_line_and_outlive_a_kill() {
         .await;
     let shown = node.good(&["show", "orders", "--profiles", "prod"]).await;
     assert!(
-        shown.contains("server.port  80     public/orders/prod/main (version 1)\n"),
+        shown.contains("server.port  80     default/orders/prod/main (version 1)\n"),
         "{shown}"
     );
     assert!(
-        shown.contains("name         a b    public/orders/default/main (version 2)\n"),
+        shown.contains("name         a b    default/orders/default/main (version 2)\n"),
         "{shown}"
     );
     for (args, code, said) in [
@@ -183,7 +183,7 @@ async fn configurations_are_changed_from_the_command_line_and_outlive_a_kill() {
     assert!(
         node.good(&["draft", "list"])
             .await
-            .contains("public/orders/default/main  3 ")
+            .contains("default/orders/default/main  3 ")
     );
     assert_eq!(
         node.good(&["publish", "orders"]).await,

@@ -118,7 +118,7 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Builder<T> {
     pub(crate) fn new(place: Place, application: &str) -> Self {
         Self {
             place,
-            namespace: "public".to_owned(),
+            namespace: "default".to_owned(),
             application: application.to_owned(),
             profiles: Vec::new(),
             label: "main".to_owned(),
@@ -137,7 +137,7 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Builder<T> {
         self
     }
 
-    /// The namespace; `public` unless set.
+    /// The namespace; `default` unless set.
     #[must_use]
     pub fn namespace(mut self, name: &str) -> Self {
         name.clone_into(&mut self.namespace);

@@ -19,10 +19,10 @@ async function rest(method, path, body) {
 const write = (item, content, format) => rest('PUT', `/v1/config/items/${item}`, { content, format });
 
 const { value: secret } = await rest('POST', '/v1/config/encrypt', { value: 'sekret' });
-await write('public/application/default/main', '{"shared": true}', 'json');
-await write('public/orders/prod/main', 'server:\n  port: 8080\n', 'yaml');
+await write('default/application/default/main', '{"shared": true}', 'json');
+await write('default/orders/prod/main', 'server:\n  port: 8080\n', 'yaml');
 for (const name of ['first', 'second']) {
-  await write('public/orders/default/main', `name=${name}\npassword=${secret}\n`, 'properties');
+  await write('default/orders/default/main', `name=${name}\npassword=${secret}\n`, 'properties');
   const found = await client.load({
     endpoint: `${SINEW_CONTROL}/config`,
     name: 'orders',

@@ -28,10 +28,10 @@ def read(**how):
 
 
 secret = rest("POST", "/v1/config/encrypt", {"value": "sekret"})["value"]
-write("public/application/default/main", '{"shared": true}', "json")
-write("public/orders/prod/main", "server:\n  port: 8080\n", "yaml")
+write("default/application/default/main", '{"shared": true}', "json")
+write("default/orders/prod/main", "server:\n  port: 8080\n", "yaml")
 for name in ("first", "second"):
-    write("public/orders/default/main", f"name={name}\npassword={secret}\n", "properties")
+    write("default/orders/default/main", f"name={name}\npassword={secret}\n", "properties")
     expected = {"server.port": 8080, "name": name, "password": "sekret", "shared": True}
     basic = read(auth=HTTPBasicAuth("user", SERVICE))
     bearer = read(headers={"Authorization": f"Bearer {SERVICE}"})

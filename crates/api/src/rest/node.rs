@@ -30,6 +30,7 @@ pub(super) async fn status(State(api): State<Api>) -> Result<Json<Status>, Refus
 
 /// Which backup is asked for.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BackupQuery {
     /// The revision that an earlier backup reaches; a full one without it.

@@ -20,6 +20,7 @@ use super::{
 
 /// Who changes something, and why.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Why {
     /// Who makes the change, as they say themselves, to 128 bytes; `admin` when absent.

@@ -2,7 +2,7 @@
 //! `[/{label}]/{application}-{profiles}.{properties,yml,yaml,json}`, and items as plain files,
 //! `/{application}/{profiles}/{label}/{file}`.
 //!
-//! Served under `/config` for the namespace `public`, under `/namespaces/{namespace}/config` for any, and at
+//! Served under `/config` for the namespace `default`, under `/namespaces/{namespace}/config` for any, and at
 //! the root of a listener of its own. The token comes as a bearer token or as the password of basic
 //! authentication, as Spring's clients send them. Encrypted values come open where the token may see them; where
 //! it may not, Spring's server says `invalid.<name> = <n/a>`, and so does this one.

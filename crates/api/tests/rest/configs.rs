@@ -7,8 +7,8 @@ use crate::{
     start, start_where,
 };
 
-const ITEM: &str = "/v1/config/items/public/orders/default/main";
-const EFFECTIVE: &str = "/v1/config/effective/public/orders";
+const ITEM: &str = "/v1/config/items/default/orders/default/main";
+const EFFECTIVE: &str = "/v1/config/effective/default/orders";
 
 fn body(value: &Value) -> Option<(&'static str, String)> {
     Some(("application/json", value.to_string()))
@@ -82,16 +82,16 @@ async fn administrators_write_and_services_read() {
         .put(ITEM, misspelt)
         .await
         .is_problem(400, "api.body_invalid");
-    let nowhere = "/v1/config/items/public/or%20ders/default/main";
+    let nowhere = "/v1/config/items/default/or%20ders/default/main";
     service
         .get(nowhere)
         .await
         .is_problem(400, "configs.item_invalid");
-    let branch = "/v1/config/items/public/orders/default/feature%2Fx";
+    let branch = "/v1/config/items/default/orders/default/feature%2Fx";
     put(admin, branch, "a: 2").await;
     assert_eq!(
         service.get(branch).await.json["item"],
-        "public/orders/default/feature/x"
+        "default/orders/default/feature/x"
     );
     let listed = service
         .get("/v1/config/items?application=orders")
@@ -187,7 +187,7 @@ async fn drafts_history_and_gray_releases() {
         .await
         .is_problem(404, "configs.version_unknown");
     let audit = admin
-        .get("/v1/config/audit?limit=2&item=public/orders/default/main")
+        .get("/v1/config/audit?limit=2&item=default/orders/default/main")
         .await
         .json;
     let actions: Vec<_> = audit["entries"]
@@ -238,7 +238,7 @@ async fn secrets_open_only_for_those_who_may_see_them() {
         }
         let watched = node
             .service
-            .get("/v1/watch/config/public/orders?reveal=true&wait=1s")
+            .get("/v1/watch/config/default/orders?reveal=true&wait=1s")
             .await;
         watched.is_problem(400, "api.query_invalid");
         let audit = node.admin.get("/v1/config/audit").await.json;
@@ -316,7 +316,7 @@ async fn a_watch_goes_on_where_it_ended() {
     let node = start().await;
     let admin = &node.admin;
     put(admin, ITEM, "a: 1").await;
-    let path = "/v1/watch/config/public/orders?profiles=prod&instance=i-1";
+    let path = "/v1/watch/config/default/orders?profiles=prod&instance=i-1";
     let mut events = Events::open(&node.service, path).await;
     let first = events.next().await;
     assert_eq!(
@@ -324,11 +324,11 @@ async fn a_watch_goes_on_where_it_ended() {
         ("config", &json!({"a": 1}))
     );
     assert_eq!(events.next().await.event, "synced");
-    put(admin, "/v1/config/items/public/other/default/main", "b: 1").await;
-    put(admin, "/v1/config/items/public/orders/prod/main", "a: 2").await;
+    put(admin, "/v1/config/items/default/other/default/main", "b: 1").await;
+    put(admin, "/v1/config/items/default/orders/prod/main", "a: 2").await;
     let second = events.next().await;
     assert_eq!(second.data["document"], json!({"a": 2}));
-    assert_eq!(second.data["sources"][0]["item"], "public/orders/prod/main");
+    assert_eq!(second.data["sources"][0]["item"], "default/orders/prod/main");
     drop(events);
     let mut resumed = Events::open_after(&node.service, path, &second.id).await;
     assert_eq!(
@@ -338,7 +338,7 @@ async fn a_watch_goes_on_where_it_ended() {
     );
     put(
         admin,
-        "/v1/config/items/public/application/default/main",
+        "/v1/config/items/default/application/default/main",
         "c: 1",
     )
     .await;

@@ -18,26 +18,26 @@ async fn filled() -> Running {
     let admin = &node.admin;
     put(
         admin,
-        "public/orders/default/main",
+        "default/orders/default/main",
         "server:\n  port: 80\nlist: [a, b]\n",
         "yaml",
     )
     .await;
     put(
         admin,
-        "public/orders/prod/main",
+        "default/orders/prod/main",
         "server.port=81\ntext=a\\nb\n",
         "properties",
     )
     .await;
     put(
         admin,
-        "public/application/default/main",
+        "default/application/default/main",
         r#"{"shared": true}"#,
         "json",
     )
     .await;
-    put(admin, "public/orders/default/feature%2Fx", "x: 1", "yaml").await;
+    put(admin, "default/orders/default/feature%2Fx", "x: 1", "yaml").await;
     put(admin, "team/orders/default/main", "of: team", "yaml").await;
     node
 }
@@ -51,9 +51,9 @@ async fn an_environment_names_its_sources_the_strongest_first() {
         (&json!("orders"), &json!(["prod"]), &Value::Null)
     );
     let expected = json!([
-        {"name": "sinew:public/orders/prod/main", "source": {"server.port": "81", "text": "a\nb"}},
-        {"name": "sinew:public/orders/default/main", "source": {"server.port": 80, "list[0]": "a", "list[1]": "b"}},
-        {"name": "sinew:public/application/default/main", "source": {"shared": true}},
+        {"name": "sinew:default/orders/prod/main", "source": {"server.port": "81", "text": "a\nb"}},
+        {"name": "sinew:default/orders/default/main", "source": {"server.port": 80, "list[0]": "a", "list[1]": "b"}},
+        {"name": "sinew:default/application/default/main", "source": {"shared": true}},
     ]);
     assert_eq!(found["propertySources"], expected);
     let nobody = node.service.get("/config/nobody/default").await;
@@ -96,7 +96,7 @@ async fn an_environment_names_its_sources_the_strongest_first() {
     let port = &origin.json["propertySources"][0]["source"]["server.port"];
     assert_eq!(
         port,
-        &json!({"value": "81", "origin": "sinew:public/orders/prod/main, version 1"})
+        &json!({"value": "81", "origin": "sinew:default/orders/prod/main, version 1"})
     );
 }
 
@@ -146,7 +146,7 @@ async fn tokens_come_as_springs_clients_send_them() {
         let token = encrypted["value"].as_str().unwrap();
         put(
             &node.admin,
-            "public/orders/default/main",
+            "default/orders/default/main",
             &format!("password: '{token}'"),
             "yaml",
         )

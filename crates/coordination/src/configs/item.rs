@@ -8,7 +8,7 @@ use sinew_core::{Error, Result};
 use super::error;
 
 /// The namespace when none is named.
-pub const DEFAULT_NAMESPACE: &str = "public";
+pub const DEFAULT_NAMESPACE: &str = "default";
 /// The profile that always counts.
 pub const DEFAULT_PROFILE: &str = "default";
 /// The label when none is named.
@@ -203,24 +203,24 @@ mod tests {
     fn parts_are_checked() {
         for good in ["orders", "Orders_2.x:y-z", &"a".repeat(128)] {
             assert!(
-                ItemId::new("public", good, "prod", "main").is_ok(),
+                ItemId::new("default", good, "prod", "main").is_ok(),
                 "{good}"
             );
         }
         for bad in ["", "a/b", "a b", "ä", "a\n", "a%2Fb", &"a".repeat(129)] {
-            let error = ItemId::new("public", bad, "prod", "main").unwrap_err();
+            let error = ItemId::new("default", bad, "prod", "main").unwrap_err();
             assert_eq!(error.code(), "configs.item_invalid", "{bad:?}");
         }
-        assert!(ItemId::new("public", "a", "p:q", "main").is_err());
-        assert!(ItemId::new("public", "a", "p", "feature/x").is_ok());
+        assert!(ItemId::new("default", "a", "p:q", "main").is_err());
+        assert!(ItemId::new("default", "a", "p", "feature/x").is_ok());
         for bad in ["/x", "x/", "a//b"] {
-            assert!(ItemId::new("public", "a", "p", bad).is_err(), "{bad}");
+            assert!(ItemId::new("default", "a", "p", bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn the_views_are_as_their_users_expect() {
-        let id = ItemId::new("public", "orders", "default", "main").unwrap();
+        let id = ItemId::new("default", "orders", "default", "main").unwrap();
         assert_eq!(
             (id.data_id().as_str(), id.group()),
             ("orders", "DEFAULT_GROUP")

@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn keys_come_back_and_stay_apart() {
-        let id = ItemId::new("public", "orders:x", "prod", "feature/x").unwrap();
+        let id = ItemId::new("default", "orders:x", "prod", "feature/x").unwrap();
         for (key, what) in [
             (head(&id), Shown::Head(id.clone())),
             (data_key(7), Shown::DataKey(7)),
@@ -108,7 +108,7 @@ mod tests {
             assert_eq!(parse(&key), Some(what));
         }
         assert_eq!(parse_draft(&draft(&id)), Some(id.clone()));
-        let feature = ItemId::new("public", "orders:x", "prod", "feature").unwrap();
+        let feature = ItemId::new("default", "orders:x", "prod", "feature").unwrap();
         assert!(!versions(&feature).contains(&version(&id, 1)));
         for other in [&b"configs/head/a/b"[..], b"configs/version/x", b"\xff"] {
             assert!(parse(other).is_none());

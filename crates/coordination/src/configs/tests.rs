@@ -32,7 +32,7 @@ async fn over_with(kv: Arc<dyn Kv>, config: Config) -> Configs {
 }
 
 fn id(application: &str, profile: &str) -> ItemId {
-    ItemId::new("public", application, profile, "main").unwrap()
+    ItemId::new("default", application, profile, "main").unwrap()
 }
 
 fn yaml(content: &str) -> Content {

@@ -70,7 +70,7 @@ async fn settings_follow_the_node_and_bad_ones_change_nothing() {
         .unwrap();
     assert!(
         asked.contains(
-            "/public/shop?profiles=prod%2Ceu&label=main&labels=zone%3Da%20b&instance=shop-"
+            "/default/shop?profiles=prod%2Ceu&label=main&labels=zone%3Da%20b&instance=shop-"
         ),
         "{asked}"
     );

@@ -102,7 +102,7 @@ struct ItemArgs {
     /// APPLICATION, APPLICATION/PROFILE, or NAMESPACE/APPLICATION/PROFILE/LABEL
     item: String,
     /// The namespace
-    #[arg(long, short, default_value = "public", value_name = "NAME")]
+    #[arg(long, short, default_value = "default", value_name = "NAME")]
     namespace: String,
     /// The label
     #[arg(long, short, default_value = "main", value_name = "NAME")]

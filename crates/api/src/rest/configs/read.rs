@@ -69,7 +69,7 @@ pub(in crate::rest) async fn items(
 #[utoipa::path(
     get, path = "/v1/config/items/{namespace}/{application}/{profile}/{label}", tag = "config",
     params(
-        ("namespace" = String, Path, description = "`public` is the usual one"),
+        ("namespace" = String, Path, description = "`default` is the usual one"),
         ("application" = String, Path, description = "The application, or the data id"),
         ("profile" = String, Path, description = "`default` always counts"),
         ("label" = String, Path, description = "`main` is the usual one; a slash in it as `%2F`"),
@@ -156,7 +156,7 @@ async fn shown(
 #[utoipa::path(
     get, path = "/v1/config/effective/{namespace}/{application}", tag = "config",
     params(
-        ("namespace" = String, Path, description = "`public` is the usual one"),
+        ("namespace" = String, Path, description = "`default` is the usual one"),
         ("application" = String, Path, description = "The application"),
         Reading,
     ),

@@ -36,7 +36,7 @@ const CATCH_UP: Duration = Duration::from_secs(5);
 #[utoipa::path(
     get, path = "/v1/watch/config/{namespace}/{application}", tag = "config",
     params(
-        ("namespace" = String, Path, description = "`public` is the usual one"),
+        ("namespace" = String, Path, description = "`default` is the usual one"),
         ("application" = String, Path, description = "The application"),
         Reading,
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was seen"),

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn id() -> ItemId {
-    ItemId::new("public", "orders", "default", "main").unwrap()
+    ItemId::new("default", "orders", "default", "main").unwrap()
 }
 
 fn body(text: &str) -> Body {

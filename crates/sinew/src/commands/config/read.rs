@@ -81,7 +81,7 @@ pub(super) struct ShowArgs {
     )]
     profiles: String,
     /// The namespace
-    #[arg(long, short, default_value = "public", value_name = "NAME")]
+    #[arg(long, short, default_value = "default", value_name = "NAME")]
     namespace: String,
     /// The label
     #[arg(long, short, default_value = "main", value_name = "NAME")]

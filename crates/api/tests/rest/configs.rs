@@ -328,7 +328,10 @@ async fn a_watch_goes_on_where_it_ended() {
     put(admin, "/v1/config/items/default/orders/prod/main", "a: 2").await;
     let second = events.next().await;
     assert_eq!(second.data["document"], json!({"a": 2}));
-    assert_eq!(second.data["sources"][0]["item"], "default/orders/prod/main");
+    assert_eq!(
+        second.data["sources"][0]["item"],
+        "default/orders/prod/main"
+    );
     drop(events);
     let mut resumed = Events::open_after(&node.service, path, &second.id).await;
     assert_eq!(

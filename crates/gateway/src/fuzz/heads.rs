@@ -160,7 +160,7 @@ fn request(input: &[u8]) -> Outcome {
     for protocol in offered {
         let lower = protocol.to_ascii_lowercase();
         holds!(
-            !lower.starts_with(b"http") && lower != b"h2c",
+            lower.split(|byte| *byte == b'/').next() != Some(b"http") && lower != b"h2c",
             "another HTTP is offered"
         );
     }

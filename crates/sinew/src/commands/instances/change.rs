@@ -32,7 +32,7 @@ impl Which {
 pub(super) struct RegisterArgs {
     #[command(flatten)]
     which: Which,
-    /// Where it can be reached, such as 10.0.0.7:8080, [::1]:8080 or db.example.com:5432
+    /// Where it can be reached, such as 10.0.0.7:8080 or db.example.com:5432; IPv6 in brackets
     address: String,
     /// How long it stays without a heartbeat; without this it stays for ever
     #[arg(long, value_name = "TIME", value_parser = time)]
@@ -49,7 +49,7 @@ pub(super) struct RegisterArgs {
     /// A pair of its metadata
     #[arg(long, value_name = "KEY=VALUE", value_parser = pair)]
     metadata: Vec<(String, String)>,
-    /// Let the node look every 10 s: tcp, http:/health or grpc[:service]
+    /// Let the node look every 10 s: tcp, http:/health, grpc or grpc:service
     #[arg(long, value_name = "KIND[:WHAT]", value_parser = check)]
     check: Vec<Value>,
     /// Deregister it when it has been critical for so long

@@ -71,7 +71,8 @@ impl Counted {
     }
 }
 
-/// nginx, which answers every request at once.
+/// nginx, which answers a request once it is whole, as it passes it on to itself: several cases ask
+/// what becomes of a request that goes on, and an answer to its first half would come in between.
 struct Service;
 
 impl Program for Service {
@@ -87,7 +88,9 @@ impl Program for Service {
         let config = format!(
             "daemon off;\npid nginx.pid;\nerror_log stderr;\nevents {{}}\nhttp {{\n  access_log off;\n  \
              client_body_temp_path b;\n  proxy_temp_path p;\n  fastcgi_temp_path f;\n  uwsgi_temp_path u;\n  \
-             scgi_temp_path s;\n  server {{\n    listen 127.0.0.1:{port};\n    return 200 \"{}\";\n  }}\n}}\n",
+             scgi_temp_path s;\n  server {{\n    listen 127.0.0.1:{port};\n    \
+             location / {{ proxy_pass http://127.0.0.1:{port}/answer/; }}\n    \
+             location /answer/ {{ return 200 \"{}\"; }}\n  }}\n}}\n",
             // More than the smallest window that a case offers.
             "sinew ".repeat(64),
         );

@@ -65,7 +65,7 @@ struct Parts {
     new_tokens: bool,
     control_address: SocketAddr,
     /// The control API's socket once more, for a successor.
-    control_socket: std::net::TcpListener,
+    control_socket: Option<std::net::TcpListener>,
     /// None over an engine that was open already: nobody else could open it.
     door: Option<Door>,
     folder: DataFolder,
@@ -354,7 +354,7 @@ impl Parts {
             tokens,
             new_tokens,
             control_address,
-            control_socket,
+            control_socket: Some(control_socket),
             door,
             folder,
             config,
@@ -372,15 +372,21 @@ impl Parts {
         }
     }
 
-    async fn stop(self, limit: Duration) -> Result<u64> {
+    async fn stop(mut self, limit: Duration) -> Result<u64> {
         // What is left open would hold connections that nobody accepts.
-        drop(self.control_socket);
-        if let Some(door) = self.door {
+        drop(self.control_socket.take());
+        if let Some(door) = self.door.take() {
             door.remove();
         }
         // The gateway first: its requests may still need the services that the registry knows.
         let cut_off = self.gateway.drain(limit).await;
         self.folder.remove_endpoints();
+        self.close().await?;
+        Ok(cut_off)
+    }
+
+    /// Ends everything but the gateway, and lets go of the data folder.
+    async fn close(self) -> Result<()> {
         let abandoned = self.drain.finish(CONTROL_DRAIN).await;
         if abandoned > 0 {
             tracing::warn!(abandoned, "connections of the control API were cut off");
@@ -391,8 +397,7 @@ impl Parts {
         self.configs.stop();
         self.routes.stop();
         // Last, so that nothing acknowledged is missing from it.
-        self.engine.close().await?;
-        Ok(cut_off)
+        self.engine.close().await
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sinew_core::{Backoff, Result};
 
-use super::{CONTROL_DRAIN, Node, Parts, defect};
+use super::{Node, Parts, defect};
 use crate::{
     Config,
     takeover::{Sockets, Successor},
@@ -87,7 +87,11 @@ impl Parts {
             ..self.config.clone()
         };
         let gateway = self.gateway.clone();
-        self.release().await;
+        if let Err(error) = self.close().await {
+            // Everything acknowledged is on disk already.
+            let error = error.detail();
+            tracing::error!(error, "the store did not close as it should");
+        }
         if let Err(error) = successor.release().await {
             tracing::error!(
                 %error,
@@ -103,28 +107,13 @@ impl Parts {
         Ok(Handed::Over(gateway.leave(limit).await))
     }
 
-    /// Ends everything but the gateway, and lets go of the data folder.
-    async fn release(self) {
-        let abandoned = self.drain.finish(CONTROL_DRAIN).await;
-        if abandoned > 0 {
-            tracing::warn!(abandoned, "connections of the control API were cut off");
-        }
-        self.registry.stop();
-        self.configs.stop();
-        self.routes.stop();
-        if let Err(error) = self.engine.close().await {
-            // Everything acknowledged is on disk already.
-            tracing::error!(
-                error = error.detail(),
-                "the store did not close as it should"
-            );
-        }
-    }
-
     fn sockets(&self) -> Result<Sockets> {
         Ok(Sockets {
             gateway: self.gateway.listeners()?.unwrap_or_default(),
-            control: self.control_socket.try_clone().ok(),
+            control: self
+                .control_socket
+                .as_ref()
+                .and_then(|socket| socket.try_clone().ok()),
         })
     }
 }
